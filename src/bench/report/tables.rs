@@ -1,0 +1,135 @@
+//! The same numbers as rows of text, Markdown and polars tables.
+
+use polars::prelude::{Column, DataFrame};
+
+use crate::bench::pass_at_k::Interval;
+use crate::bench::report::outcome_name;
+use crate::bench::report::{CheckpointResult, EvaluationRecord};
+use crate::bench::run::Attempt;
+use crate::error::Result;
+
+/// Header and rows: one measure a row, one checkpoint a column.
+pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
+    let both = [&record.before, &record.after];
+    let mut rows = vec![row("measure", both.map(|result| result.name.clone()))];
+    let mut add = |name: &str, value: &dyn Fn(&CheckpointResult) -> String| rows.push(row(name, both.map(value)));
+    add("pass@1", &|result| percent(&result.pass_at_1));
+    add("pass@10", &|result| result.pass_at_10.as_ref().map_or("–".into(), percent));
+    add("expected to solve with one sample", &|result| {
+        let Interval { estimate, low, high, .. } = result.expected_solved;
+        format!("{estimate:.1} of {} [{low:.1}, {high:.1}]", result.tasks.len())
+    });
+    add("solved at least once", &|result| format!("{} of {}", result.solved_once, result.tasks.len()));
+    add("valid syntax", &|result| percent(&result.syntax_valid));
+    add("non-trivial body", &|result| percent(&result.non_trivial));
+    add("collapsed", &|result| percent(&result.collapsed));
+    let outcomes: std::collections::BTreeSet<&String> = both.iter().flat_map(|result| result.outcomes.keys()).collect();
+    for outcome in outcomes {
+        add(&format!("attempts: {outcome}"), &|result| result.outcomes.get(outcome).unwrap_or(&0).to_string());
+    }
+    add("tokens/s", &|result| format!("{:.0}", result.tokens_per_second));
+    let v1 = [&record.v1_before, &record.v1_after].map(|v1| {
+        let Interval { estimate, low, high, .. } = v1.solved;
+        let draws: Vec<String> = v1.draws.iter().map(|draw| draw.solved.to_string()).collect();
+        format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; draws {}", v1.tasks, draws.join(", "))
+    });
+    rows.push(row("earlier protocol: solved", v1));
+    rows
+}
+
+/// Header and rows: one task a row.
+pub fn task_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
+    let mut rows = vec![row("task", [&record.before, &record.after].map(|result| result.name.clone()))];
+    for (before, after) in record.before.tasks.iter().zip(&record.after.tasks) {
+        rows.push(row(
+            &before.function,
+            [before, after].map(|task| format!("{}/{} {}", task.c, task.n, percent(&task.pass_at_1))),
+        ));
+    }
+    rows
+}
+
+fn row(name: &str, values: [String; 2]) -> Vec<String> {
+    std::iter::once(name.to_string()).chain(values).collect()
+}
+
+/// `12.3 % [4.5, 20.1]`.
+fn percent(interval: &Interval) -> String {
+    let Interval { estimate, low, high, .. } = interval.scaled(100.0);
+    format!("{estimate:.1} % [{low:.1}, {high:.1}]")
+}
+
+/// The checkpoints' table in Markdown, and the tasks' below it.
+pub fn markdown(record: &EvaluationRecord) -> String {
+    let table = |rows: Vec<Vec<String>>| {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = format!("|{}\n", "---|".repeat(rows[0].len()));
+        let body: String = rows[1..].iter().map(|row| line(row)).collect();
+        format!("{}{rule}{body}", line(&rows[0]))
+    };
+    let change = &record.change;
+    let summary = format!(
+        "pass@1 changed by {} (paired permutation test: p = {:.4}).",
+        percent(&change.difference),
+        change.p_value
+    );
+    format!("{}\n{summary}\n\n{}", table(checkpoint_rows(record)), table(task_rows(record)))
+}
+
+/// One task a row: function, samples, passes and pass rate of both checkpoints.
+///
+/// # Errors
+/// [`Error::Table`](crate::Error::Table).
+pub fn task_table(record: &EvaluationRecord) -> Result<DataFrame> {
+    let functions: Vec<&str> = record.before.tasks.iter().map(|task| task.function.as_str()).collect();
+    let counts = |result: &CheckpointResult| -> Vec<u32> { result.tasks.iter().map(|task| task.c as u32).collect() };
+    let rates = |result: &CheckpointResult| -> Vec<f64> { result.tasks.iter().map(|t| t.pass_at_1.estimate).collect() };
+    let samples: Vec<u32> = record.before.tasks.iter().map(|task| task.n as u32).collect();
+    let columns = vec![
+        Column::new("function".into(), functions),
+        Column::new("samples".into(), samples),
+        Column::new("passed before".into(), counts(&record.before)),
+        Column::new("passed after".into(), counts(&record.after)),
+        Column::new("pass rate before".into(), rates(&record.before)),
+        Column::new("pass rate after".into(), rates(&record.after)),
+    ];
+    Ok(DataFrame::new(record.before.tasks.len(), columns)?)
+}
+
+/// One measure a row, the checkpoints beside each other, as text with intervals.
+///
+/// # Errors
+/// [`Error::Table`](crate::Error::Table).
+pub fn checkpoint_table(record: &EvaluationRecord) -> Result<DataFrame> {
+    let rows = checkpoint_rows(record);
+    let column = |index: usize| {
+        let values: Vec<&str> = rows[1..].iter().map(|row| row[index].as_str()).collect();
+        Column::new(rows[0][index].as_str().into(), values)
+    };
+    Ok(DataFrame::new(rows.len() - 1, (0..3).map(column).collect())?)
+}
+
+/// One attempt a row: task, sample, outcome, tests passed, tokens, finish, ln p and body.
+///
+/// # Errors
+/// [`Error::Table`](crate::Error::Table).
+pub fn attempt_table(attempts: &[Attempt]) -> Result<DataFrame> {
+    let text = |value: &dyn Fn(&Attempt) -> String| attempts.iter().map(value).collect::<Vec<String>>();
+    let number = |value: &dyn Fn(&Attempt) -> usize| attempts.iter().map(|a| value(a) as u32).collect::<Vec<u32>>();
+    let likelihoods: Vec<f64> = attempts.iter().map(|attempt| attempt.log_likelihood).collect();
+    let columns = vec![
+        Column::new("task".into(), text(&|a| a.task.clone())),
+        Column::new("sample".into(), number(&|a| a.sample)),
+        Column::new("outcome".into(), text(&|a| outcome_name(&a.outcome).into())),
+        Column::new("tests passed".into(), number(&|a| a.tests_passed)),
+        Column::new("tests".into(), number(&|a| a.tests)),
+        Column::new("tokens".into(), number(&|a| a.tokens)),
+        Column::new("finish".into(), text(&|a| a.finish.name().into())),
+        Column::new("ln p".into(), likelihoods),
+        Column::new("body".into(), text(&|a| a.body.clone())),
+    ];
+    Ok(DataFrame::new(attempts.len(), columns)?)
+}

@@ -1,0 +1,260 @@
+//! The arguments of every verb.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use codelora::Experiment;
+use codelora::phases::export;
+
+/// Verified samples, LoRA on candle, a benchmark one can believe.
+///
+/// Without a verb: walks every phase of the default experiment.
+#[derive(Parser)]
+#[command(name = "codelora", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// For a call without a verb.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Walk every phase: data, base, LoRA, training, evaluation, decisions.
+    #[command(after_help = "Example:\n  codelora run --experiment data/experiments/v2.toml --external ~/datasets")]
+    Run(Common),
+    /// Phase 1: collect, verify, filter and split samples.
+    #[command(after_help = "Example:\n  codelora data --experiment data/experiments/v2.toml --fetch")]
+    Data(DataArgs),
+    /// Phase 0: audit the base model, or train one.
+    #[command(
+        after_help = "Examples:\n  codelora base audit\n  codelora base train --experiment data/experiments/base-small.toml --minutes 60"
+    )]
+    Base(BaseArgs),
+    /// Phases 2 and 3: attach the adapter, prove it, train it.
+    #[command(after_help = "Example:\n  codelora train --max-steps 100 --lr 5e-4 --output-dir data/runs/try")]
+    Train(TrainArgs),
+    /// Phase 3: measure the base and the adapted model on a benchmark.
+    #[command(
+        after_help = "Example:\n  codelora bench --samples 20 --temperature 0.2 --benchmark data/benchmarks/simple20.jsonl"
+    )]
+    Bench(BenchArgs),
+    /// Judge the gates of the experiment from the records.
+    #[command(after_help = "Example:\n  codelora decide --experiment data/experiments/quick.toml")]
+    Decide(Common),
+    /// Draw every figure again from the records, without running a model.
+    #[command(after_help = "Example:\n  codelora figures")]
+    Figures(Common),
+    /// Set up Jupyter with a Rust kernel under the project and open the notebooks.
+    #[command(after_help = "Examples:\n  codelora lab\n  codelora lab --execute 1 4")]
+    Lab(LabArgs),
+    /// Write the adapter, or the merged model, for other tools.
+    #[command(after_help = "Example:\n  codelora export --output target/merged --merged")]
+    Export(ExportArgs),
+}
+
+/// Arguments of every phase.
+#[derive(Args, Default)]
+pub struct Common {
+    /// Experiment file [default: data/experiments/quick.toml].
+    #[arg(long, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
+    /// Folder with HumanEval.jsonl and mbpp.jsonl [default: data/external, downloaded when needed].
+    #[arg(long, value_name = "DIR")]
+    pub external: Option<PathBuf>,
+    /// Recompute artifacts that are there already.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Args)]
+pub struct DataArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Download the public datasets first.
+    #[arg(long)]
+    pub fetch: bool,
+}
+
+/// Arguments of `base`.
+#[derive(Args)]
+pub struct BaseArgs {
+    #[command(subcommand)]
+    pub verb: BaseVerb,
+}
+
+/// What to do with a base.
+#[derive(Subcommand)]
+pub enum BaseVerb {
+    /// Prove that the base is causal, honest about its loss, and trainable.
+    Audit(Common),
+    /// Train a base from an experiment file with a [base.pretrain] section.
+    Train {
+        #[command(flatten)]
+        common: Common,
+        /// Go on from the saved state.
+        #[arg(long)]
+        resume: bool,
+        /// Save the state and stop after this many minutes.
+        #[arg(long, value_name = "M")]
+        minutes: Option<f64>,
+    },
+}
+
+/// Arguments of `train`: the plan's own names, each an override of the experiment file.
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Base weights: .safetensors, or a PyTorch .pt.
+    #[arg(long, value_name = "FILE")]
+    pub init_checkpoint: Option<PathBuf>,
+    /// Architecture of the base weights.
+    #[arg(long, value_name = "FILE")]
+    pub arch_json: Option<PathBuf>,
+    /// Tokenizer of the base weights.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer_path: Option<PathBuf>,
+    /// Train on these samples instead of phase 1's.
+    #[arg(long, value_name = "FILE")]
+    pub data_path: Option<PathBuf>,
+    /// Validate on these samples instead of phase 1's.
+    #[arg(long, value_name = "FILE")]
+    pub val_path: Option<PathBuf>,
+    /// Where the run goes.
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Optimiser steps.
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Samples in a step.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Steps between evaluations and checkpoints.
+    #[arg(long, value_name = "N")]
+    pub eval_interval: Option<usize>,
+    /// Go on from the saved state.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Arguments of `bench`.
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Adapter folder to measure instead of the run's own.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// Samples per task.
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Sampling temperature; 0 is greedy.
+    #[arg(long)]
+    pub temperature: Option<f64>,
+    /// Task file.
+    #[arg(long, value_name = "FILE")]
+    pub benchmark: Option<PathBuf>,
+    /// Where the attempts and the record go.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Also write a page with every attempt: report.html.
+    #[arg(long)]
+    pub report: bool,
+}
+
+/// Arguments of `lab`.
+#[derive(Args)]
+pub struct LabArgs {
+    /// Execute notebooks headless, in order, and save them; all, or those with these numbers.
+    #[arg(long, value_name = "N", num_args = 0..)]
+    pub execute: Option<Vec<usize>>,
+    /// Render the notebooks as pages into target/site.
+    #[arg(long)]
+    pub html: bool,
+    /// Print versions and what is missing.
+    #[arg(long)]
+    pub doctor: bool,
+    /// Become the kernel of this Jupyter connection.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub kernel: Option<PathBuf>,
+}
+
+/// Arguments of `export`.
+#[derive(Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Where the export goes.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Write the base with the adapter merged into it, instead of the adapter alone.
+    #[arg(long)]
+    pub merged: bool,
+}
+
+impl TrainArgs {
+    /// The experiment with the arguments in place of what its file says.
+    pub fn apply(&self, mut experiment: Experiment) -> Experiment {
+        let config = &mut experiment.config;
+        config.base.checkpoint = self.init_checkpoint.clone().or(config.base.checkpoint.take());
+        config.base.arch = self.arch_json.clone().or(config.base.arch.take());
+        config.base.tokenizer = self.tokenizer_path.clone().or(config.base.tokenizer.take());
+        config.train.data = self.data_path.clone().or(config.train.data.take());
+        config.train.validation = self.val_path.clone().or(config.train.validation.take());
+        if let Some(folder) = &self.output_dir {
+            config.paths.run = folder.clone();
+            // Another run has its own figures and records; those of the experiment stay.
+            config.paths.figures = folder.join("figures");
+        }
+        config.train.steps = self.max_steps.unwrap_or(config.train.steps);
+        config.train.lr = self.lr.unwrap_or(config.train.lr);
+        config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
+        config.train.eval_every = self.eval_interval.unwrap_or(config.train.eval_every);
+        experiment
+    }
+}
+
+impl BenchArgs {
+    /// The experiment with the arguments in place of what its file says.
+    pub fn apply(&self, mut experiment: Experiment) -> Experiment {
+        let config = &mut experiment.config;
+        config.bench.samples = self.samples.unwrap_or(config.bench.samples);
+        config.bench.temperature = self.temperature.unwrap_or(config.bench.temperature);
+        if let Some(file) = &self.benchmark {
+            config.bench.benchmark = file.clone();
+        }
+        let own = config.paths.run.join("adapter");
+        let named = self.checkpoint.clone().or(config.bench.adapter.take());
+        if let Some(folder) = &self.output {
+            // Attempts and records go there; what is measured stays the run's adapter unless another is named.
+            config.bench.adapter = Some(named.unwrap_or(own));
+            config.paths.run = folder.clone();
+            config.paths.figures = folder.join("figures");
+        } else {
+            config.bench.adapter = named;
+        }
+        experiment
+    }
+}
+
+impl ExportArgs {
+    /// Writes the export.
+    pub fn run(&self, experiment: &Experiment) -> Result<()> {
+        if self.merged {
+            export::merged(experiment, &self.output)?;
+        } else {
+            export::adapter(experiment, &self.output)?;
+        }
+        println!("exported to {}", self.output.display());
+        Ok(())
+    }
+}

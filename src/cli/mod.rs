@@ -1,0 +1,125 @@
+//! Arguments to experiments, results to tables. Computes nothing itself.
+
+mod arguments;
+mod show;
+
+use std::path::Path;
+
+use anyhow::Result;
+use codelora::data::fetch;
+use codelora::phases::{base_model, data_collection, decisions, evaluation, pretraining, training, walk};
+use codelora::{Error, Experiment};
+
+pub use arguments::Cli;
+use arguments::{BaseVerb, Common, LabArgs, Verb};
+
+use crate::lab::{self, Lab};
+
+/// The experiment of a call without arguments.
+const DEFAULT_EXPERIMENT: &str = "data/experiments/quick.toml";
+
+/// Runs the verb that was asked for.
+pub fn run(cli: Cli) -> Result<()> {
+    let verb = cli.verb.unwrap_or_else(|| Verb::Run(Common::default()));
+    match verb {
+        Verb::Run(common) => {
+            let experiment = open(&common)?;
+            require_data(&experiment)?;
+            let walk = walk::run(&experiment)?;
+            show::walk(&experiment, &walk)
+        }
+        Verb::Data(args) => {
+            let experiment = open(&args.common)?;
+            if args.fetch {
+                fetch::fetch(&experiment.external)?;
+            }
+            require_data(&experiment)?;
+            show::data(&data_collection::run(&experiment)?)
+        }
+        Verb::Base(args) => match args.verb {
+            BaseVerb::Audit(common) => show::base(&base_model::run(&open(&common)?)?),
+            BaseVerb::Train { common, resume, minutes } => {
+                stop_on_request();
+                show::pretraining(&pretraining::run(&open(&common)?, pretraining::Options { resume, minutes })?)
+            }
+        },
+        Verb::Train(args) => {
+            stop_on_request();
+            let experiment = args.apply(open(&args.common)?);
+            show::training(&training::run(&experiment)?)
+        }
+        Verb::Bench(args) => {
+            let experiment = args.apply(open(&args.common)?);
+            let evaluation = evaluation::run(&experiment)?;
+            show::evaluation(&evaluation)
+        }
+        Verb::Decide(common) => show::decisions(&decisions::run(&open(&common)?)?),
+        Verb::Figures(common) => {
+            let experiment = open(&common)?;
+            let drawn = walk::figures(&experiment)?;
+            println!("{} figures in {}", drawn, experiment.path(&experiment.config.paths.figures).display());
+            Ok(())
+        }
+        Verb::Lab(args) => run_lab(&args),
+        Verb::Export(args) => args.run(&open(&args.common)?),
+    }
+}
+
+/// Opens the experiment that the arguments name, with their overrides.
+fn open(common: &Common) -> Result<Experiment> {
+    let file = common.experiment.clone().unwrap_or_else(|| DEFAULT_EXPERIMENT.into());
+    let mut experiment = Experiment::open(file)?.forced(common.force);
+    if let Some(folder) = &common.external {
+        experiment = experiment.with_external(folder);
+    }
+    Ok(experiment)
+}
+
+/// Downloads the public datasets when the experiment needs them and nobody named a folder that has them.
+fn require_data(experiment: &Experiment) -> Result<()> {
+    if !experiment.needs_external() || experiment.has_external() {
+        return Ok(());
+    }
+    fetch::fetch(&experiment.external)?;
+    Ok(())
+}
+
+/// Ctrl-C asks a training run to save its state and stop; a second one ends the program at once.
+fn stop_on_request() {
+    let handler = || {
+        if codelora::train::job::request_stop() {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+    };
+    // A handler that is set already is the same one.
+    let _ = ctrlc::set_handler(handler);
+}
+
+fn run_lab(args: &LabArgs) -> Result<()> {
+    let here = std::env::current_dir().map_err(Error::io("read", "."))?;
+    let root = match std::env::var_os("CODELORA_ROOT") {
+        Some(root) => root.into(),
+        None => here
+            .ancestors()
+            .find(|folder| folder.join("notebooks/kit").is_dir())
+            .unwrap_or(Path::new("."))
+            .to_path_buf(),
+    };
+    let lab = Lab::at(&root)?;
+    if let Some(connection) = &args.kernel {
+        return Ok(lab::launch(&lab, connection)?);
+    }
+    if args.doctor {
+        lab.doctor();
+        return Ok(());
+    }
+    lab.install()?;
+    if let Some(numbers) = &args.execute {
+        return Ok(lab::execute(&lab, numbers)?);
+    }
+    if args.html {
+        return Ok(lab::html(&lab)?);
+    }
+    Ok(lab.open()?)
+}

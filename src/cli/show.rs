@@ -1,0 +1,163 @@
+//! Results as plain tables on the terminal.
+
+use anyhow::Result;
+use codelora::Experiment;
+use codelora::bench::pass_at_k::Interval;
+use codelora::bench::report::checkpoint_rows;
+use codelora::experiment::Rule;
+use codelora::phases::base_model::BaseModel;
+use codelora::phases::data_collection::DataCollection;
+use codelora::phases::decisions::Decisions;
+use codelora::phases::evaluation::Evaluation;
+use codelora::phases::lora::Lora;
+use codelora::phases::pretraining::PretrainRecord;
+use codelora::phases::training::Training;
+use codelora::phases::walk::Walk;
+
+/// The whole walk: one table a phase, the verdicts last.
+pub fn walk(experiment: &Experiment, walk: &Walk) -> Result<()> {
+    println!("\n{}\n", experiment.config.question);
+    data(&walk.data)?;
+    base(&walk.base)?;
+    lora(&walk.lora)?;
+    training(&walk.training)?;
+    evaluation(&walk.evaluation)?;
+    decisions(&walk.decisions)?;
+    let times: Vec<String> = walk.seconds.iter().map(|(phase, seconds)| format!("{phase} {seconds:.0} s")).collect();
+    println!("time: {}", times.join(", "));
+    println!("figures: {}", experiment.config.paths.figures.display());
+    println!("run: {}", experiment.config.paths.run.display());
+    Ok(())
+}
+
+/// Phase 1.
+pub fn data(collection: &DataCollection) -> Result<()> {
+    let record = &collection.record;
+    let mut rows =
+        vec![words(["source", "read", "converted", "verified", "usable", "train", "validation", "held-out"])];
+    for s in &record.sources {
+        let counts = [s.read, s.converted, s.verified, s.usable, s.train, s.validation, s.held_out];
+        rows.push(std::iter::once(s.source.name().to_string()).chain(counts.map(|n| n.to_string())).collect());
+    }
+    let r = record;
+    let totals = [r.read, r.converted, r.verified, r.usable, r.train, r.validation, r.held_out];
+    rows.push(std::iter::once("all".to_string()).chain(totals.map(|n| n.to_string())).collect());
+    table("data collection", &rows);
+    Ok(())
+}
+
+/// Phase 0.
+pub fn base(base: &BaseModel) -> Result<()> {
+    let mut rows = vec![words(["audit", "verdict", "finding"])];
+    for finding in base.record.audit.findings() {
+        rows.push(vec![finding.audit, if finding.sound { "sound" } else { "UNSOUND" }.into(), finding.says]);
+    }
+    table("base model", &rows);
+    Ok(())
+}
+
+/// Phase 2.
+pub fn lora(proof: &Lora) -> Result<()> {
+    let record = &proof.record;
+    let rows = vec![
+        words(["measure", "value"]),
+        vec!["trainable parameters".into(), record.trainable.to_string()],
+        vec![
+            "share of all parameters".into(),
+            format!("{:.2} %", 100.0 * record.trainable as f64 / record.total as f64),
+        ],
+    ];
+    table("LoRA", &rows);
+    Ok(())
+}
+
+/// Phase 3, training.
+pub fn training(run: &Training) -> Result<()> {
+    let mut rows = vec![words(["step", "train loss (nats/token)", "validation loss", "passes", "parses", "collapsed"])];
+    for row in &run.record.evaluations {
+        let mut cells =
+            vec![row.step.to_string(), format!("{:.4}", row.train_loss), format!("{:.4}", row.validation_loss)];
+        let checked =
+            row.generated.as_ref().map(|check| [check.pass_rate, check.syntax_valid_rate, check.collapse_rate]);
+        cells.extend(checked.map_or_else(|| words(["–"; 3]), |shares| shares.map(percent).to_vec()));
+        rows.push(cells);
+    }
+    table("training", &rows);
+    println!("kept step {}, {} supervised tokens seen\n", run.record.kept_step, run.record.tokens_seen);
+    Ok(())
+}
+
+/// Phase 3, evaluation.
+pub fn evaluation(evaluation: &Evaluation) -> Result<()> {
+    table("evaluation", &checkpoint_rows(&evaluation.record));
+    let change = &evaluation.record.change;
+    let Interval { estimate, low, high, .. } = change.difference.scaled(100.0);
+    println!("change in pass@1: {estimate:+.1} points [{low:+.1}, {high:+.1}], p = {:.3}\n", change.p_value);
+    Ok(())
+}
+
+/// The decision points: the verdicts as a table, then what follows from each.
+pub fn decisions(decisions: &Decisions) -> Result<()> {
+    let mut rows = vec![words(["gate", "rule", "value", "verdict"])];
+    for decision in &decisions.record.decisions {
+        let Interval { estimate, low, high, .. } = decision.value;
+        let exact = low == high;
+        let value =
+            if exact { number(estimate) } else { format!("{} [{}, {}]", number(estimate), number(low), number(high)) };
+        let sign = match decision.gate.rule {
+            Rule::AtLeast => "≥",
+            Rule::AtMost => "≤",
+        };
+        let rule = format!("{sign} {}", number(decision.gate.threshold));
+        rows.push(vec![decision.gate.name.clone(), rule, value, decision.verdict.name().to_string()]);
+    }
+    table("decisions", &rows);
+    for decision in &decisions.record.decisions {
+        println!("   {}: {}", decision.gate.name, decision.action);
+    }
+    println!();
+    Ok(())
+}
+
+/// A pre-training run.
+pub fn pretraining(record: &PretrainRecord) -> Result<()> {
+    let mut rows = vec![words(["held-out source", "nats/token", "bits/byte"])];
+    for loss in &record.held_out {
+        rows.push(vec![
+            loss.source.clone(),
+            format!("{:.4}", loss.nats_per_token),
+            format!("{:.4}", loss.bits_per_byte),
+        ]);
+    }
+    table("pre-training", &rows);
+    println!("{} parameters, {} tokens seen\n", record.parameters, record.training.tokens_seen);
+    Ok(())
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(String::from).to_vec()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+fn number(value: f64) -> String {
+    if value == value.trunc() { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+/// Prints rows under a title; the first is the header, columns are as wide as they need.
+fn table(title: &str, rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    println!("── {title}");
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        println!("   {}", cells.join("  ").trim_end());
+        if index == 0 {
+            println!("   {}", "─".repeat(widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)));
+        }
+    }
+    println!();
+}

@@ -1,0 +1,99 @@
+"""Reads Python's own standard library and prints documents for pre-training, one JSON object a line.
+
+Input (one JSON object on stdin): "folders", "skip" (top-level names), "names" (function names that must not occur, in
+lower case without underscores), "parts" (that no function name may contain), "body_lines", "doc_chars", "file_bytes".
+Output rows: {"kind": "raw" | "pair", "name": ..., "text": ...}.
+"""
+
+import ast
+import io
+import json
+import os
+import sys
+import textwrap
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def excluded(node, plan):
+    """Whether a function, by its name, could be one of the benchmark's."""
+    name = node.name.lower().replace("_", "")
+    return name in plan["names"] or any(part in name for part in plan["parts"])
+
+
+def pair(node, lines, plan):
+    """Signature, first docstring line and body of a short documented function, or None."""
+    doc = ast.get_docstring(node)
+    if not doc or len(node.body) < 2 or node.decorator_list or isinstance(node, ast.AsyncFunctionDef):
+        return None
+    summary = " ".join(doc.split("\n\n")[0].split())
+    if not summary.isascii() or len(summary) > plan["doc_chars"] or "\\" in summary or '"""' in summary:
+        return None
+    last = node.body[0].end_lineno
+    if node.body[1].lineno <= last:
+        return None
+    # A comment between the docstring and the first statement belongs to the body.
+    body = lines[last:node.end_lineno]
+    while body and not body[0].strip():
+        body = body[1:]
+    if not body or len(body) > plan["body_lines"]:
+        return None
+    text = textwrap.dedent("\n".join(line.rstrip() for line in body))
+    if len(text) < 8:
+        return None
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    head = f"def {node.name}({ast.unparse(node.args)}){returns}:\n"
+    whole = f'{head}    """{summary}"""\n{textwrap.indent(text, "    ")}\n'
+    try:
+        ast.parse(whole)
+    except SyntaxError:
+        return None
+    return whole
+
+
+def documents(path, plan):
+    """The rows of one file; none when it does not parse."""
+    if os.path.getsize(path) > plan["file_bytes"]:
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        tree = ast.parse(text)
+    except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
+        return
+    lines = text.splitlines()
+    drop = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, FUNCTIONS):
+            continue
+        if excluded(node, plan):
+            first = min([node.lineno] + [d.lineno for d in node.decorator_list])
+            drop.update(range(first, node.end_lineno + 1))
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and not drop.intersection(range(node.lineno, node.end_lineno + 1)):
+            found = pair(node, lines, plan)
+            if found:
+                yield {"kind": "pair", "name": node.name, "text": found}
+    kept = "\n".join(line.rstrip() for number, line in enumerate(lines, 1) if number not in drop)
+    try:
+        ast.parse(kept)
+    except SyntaxError:
+        return
+    if kept.isascii():
+        yield {"kind": "raw", "name": os.path.basename(path), "text": kept.strip("\n") + "\n"}
+
+
+def main():
+    plan = json.load(sys.stdin)
+    out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
+    for root in plan["folders"]:
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(f for f in folders if f not in plan["skip"])
+            for file in sorted(files):
+                if file.endswith(".py") and file[:-3] not in plan["skip"]:
+                    for row in documents(os.path.join(folder, file), plan):
+                        out.write(json.dumps(row) + "\n")
+    out.flush()
+
+
+main()

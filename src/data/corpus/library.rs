@@ -1,0 +1,159 @@
+//! Python's own standard library, read by the interpreter it belongs to.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::python;
+use crate::seed::sha256;
+
+/// Reads the standard library's files with the interpreter that belongs to them.
+const READER: &str = include_str!("library.py");
+
+/// Modules that are tests, tables or programs rather than library code, and `operator`, which defines benchmark tasks.
+const SKIPPED_MODULES: [&str; 17] = [
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "pydoc_data",
+    "encodings",
+    "ensurepip",
+    "__pycache__",
+    "operator",
+    "distutils",
+    "lib-dynload",
+    "_pydecimal",
+    "this",
+    "antigravity",
+];
+
+/// Names of benchmark functions and their neighbours, in lower case without underscores, that no function of the corpus
+/// may have.
+const EXCLUDED_NAMES: [&str; 28] = [
+    "add",
+    "addnumbers",
+    "multiply",
+    "mul",
+    "maxvalue",
+    "maximum",
+    "max",
+    "absvalue",
+    "abs",
+    "absolute",
+    "iseven",
+    "iseq",
+    "sumlist",
+    "sum",
+    "fsum",
+    "reverselist",
+    "reverse",
+    "reversed",
+    "findmax",
+    "removeduplicates",
+    "unique",
+    "linearsearch",
+    "bubblesort",
+    "sort",
+    "stringreverse",
+    "power",
+    "pow",
+    "fib",
+];
+
+/// Parts of a name that exclude a function wherever they stand.
+const EXCLUDED_PARTS: [&str; 9] =
+    ["prime", "factorial", "fibonacci", "palindrom", "vowel", "gcd", "flatten", "duplicates", "iseven"];
+
+/// Functions of the standard library as (signature and docstring → body) pairs of at most 20 lines, and its files without
+/// functions whose names come near a benchmark task's.
+///
+/// # Errors
+/// [`Error::Invalid`] when Python is missing or the reader fails.
+pub fn standard_library() -> Result<(Vec<String>, Vec<String>)> {
+    let python = python::interpreter()?;
+    let failed = |what: String| {
+        Error::invalid(
+            format!("the standard library could not be read: {what}"),
+            "check the interpreter named by CODELORA_PYTHON",
+        )
+    };
+    let where_is = ["-I", "-c", "import sysconfig; print(sysconfig.get_paths()['stdlib'])"];
+    let output = Command::new(&python).args(where_is).output().map_err(Error::io("run", &python))?;
+    let library = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    let plan = json!({
+        "folders": [library], "skip": SKIPPED_MODULES, "names": EXCLUDED_NAMES, "parts": EXCLUDED_PARTS,
+        "body_lines": 20, "doc_chars": 160, "file_bytes": 200_000,
+    });
+    let mut child = Command::new(&python)
+        .args(["-I", "-W", "ignore", "-c", READER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Error::io("run", &python))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(plan.to_string().as_bytes()).map_err(Error::io("write to", &python))?;
+    }
+    let output = child.wait_with_output().map_err(Error::io("run", &python))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let (mut pairs, mut raw) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let row: Row = serde_json::from_str(line).map_err(|e| failed(e.to_string()))?;
+        if seen.insert(sha256(&row.text)) {
+            if row.kind == "pair" { &mut pairs } else { &mut raw }.push(row.text);
+        }
+    }
+    Ok((pairs, raw))
+}
+
+/// A row of the reader.
+#[derive(Deserialize)]
+struct Row {
+    kind: String,
+    text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::analyze;
+
+    #[test]
+    fn the_standard_library_gives_pairs_in_our_format_and_no_benchmark_function() {
+        let (pairs, raw) = standard_library().unwrap();
+        assert!(pairs.len() > 500 && raw.len() > 100, "{} pairs, {} files", pairs.len(), raw.len());
+        // By the syntax tree: a docstring of the library's may mention a function that is none.
+        let texts: Vec<String> = pairs.iter().chain(&raw).cloned().collect();
+        let facts = analyze::facts(&texts).unwrap();
+        // Every pair parses; of the library's files a few do not stand the reader's limits (nesting, size).
+        assert!(facts.iter().take(pairs.len()).all(Option::is_some));
+        assert!(facts.iter().flatten().count() * 100 >= facts.len() * 99);
+        for function in facts.into_iter().flatten().flat_map(|facts| facts.functions) {
+            let name = function.name;
+            let plain = name.to_lowercase().replace('_', "");
+            assert!(!EXCLUDED_NAMES.contains(&plain.as_str()), "{name}");
+            assert!(!EXCLUDED_PARTS.iter().any(|part| plain.contains(part)), "{name}");
+        }
+        for pair in &pairs {
+            let mut lines = pair.lines();
+            assert!(lines.next().is_some_and(|line| line.starts_with("def ") && line.ends_with(':')), "{pair}");
+            assert!(
+                lines.next().is_some_and(|line| line.starts_with("    \"\"\"") && line.ends_with("\"\"\"")),
+                "{pair}"
+            );
+            assert!(lines.next().is_some_and(|line| line.starts_with("    ")), "{pair}");
+            assert!(pair.ends_with('\n') && !pair.ends_with("\n\n"));
+        }
+    }
+}

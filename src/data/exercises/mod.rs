@@ -1,0 +1,178 @@
+//! Synthetic exercises: families of short functions with slots, seeded, any number of distinct samples on demand.
+//!
+//! A family is data (`data/exercises/*.toml`), not code. It ties phrasing to operators: one word of the docstring that
+//! changes is one operator of the body that changes, so that a model must read the docstring to write the body. The
+//! engine is three short files: [`family`] reads and checks the tables, `template` fills placeholders, `draw` picks.
+//!
+//! Covered: distinct samples, balance over families, provenance; no sample has the name of a benchmark's function, and
+//! choices known to behave like one are withheld (`withheld.toml`). Not covered: execution ([`verify`](crate::data::verify)) and decontamination by syntax tree and behaviour
+//! ([`decontaminate`](crate::data::decontaminate)), which every sample passes later, whatever its source.
+
+mod draw;
+pub mod family;
+mod phrasing;
+mod template;
+pub mod withheld;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use rand::seq::SliceRandom;
+
+use crate::data::embedded;
+use crate::data::task::{Provenance, Task};
+use crate::error::Result;
+use crate::experiment::Source;
+use crate::seed;
+
+pub use family::{Category, Common, Family, Form};
+
+/// The family files, compiled in. A file of the folder that is not named here fails a test.
+const FILES: &[(&str, &str)] = &[
+    ("algorithms.toml", include_str!("../../../data/exercises/algorithms.toml")),
+    ("arithmetic.toml", include_str!("../../../data/exercises/arithmetic.toml")),
+    ("conditionals.toml", include_str!("../../../data/exercises/conditionals.toml")),
+    ("dictionaries.toml", include_str!("../../../data/exercises/dictionaries.toml")),
+    ("lists.toml", include_str!("../../../data/exercises/lists.toml")),
+    ("loops.toml", include_str!("../../../data/exercises/loops.toml")),
+    ("recursion.toml", include_str!("../../../data/exercises/recursion.toml")),
+    ("strings.toml", include_str!("../../../data/exercises/strings.toml")),
+    ("structures.toml", include_str!("../../../data/exercises/structures.toml")),
+];
+
+/// Names that any family may use.
+const COMMON: (&str, &str) = ("common.toml", include_str!("../../../data/exercises/common.toml"));
+
+/// Choices that behave like a function of a benchmark.
+const WITHHELD: (&str, &str) = ("withheld.toml", include_str!("../../../data/exercises/withheld.toml"));
+
+/// Licence of every exercise: they are this project's own work.
+const LICENCE: &str = "MIT OR Apache-2.0";
+
+/// What samples are drawn from.
+struct Catalogue {
+    families: Vec<Family>,
+    /// Names of the functions of both benchmarks.
+    refused: BTreeSet<String>,
+}
+
+fn catalogue() -> &'static Catalogue {
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| match read_catalogue() {
+        Ok(catalogue) => catalogue,
+        Err(error) => panic!("{error}"),
+    });
+    &CATALOGUE
+}
+
+fn read_catalogue() -> Result<Catalogue> {
+    let folder = Path::new("data/exercises");
+    let common = Common::parse(&folder.join(COMMON.0), COMMON.1)?;
+    let mut families = Vec::new();
+    for (file, text) in FILES {
+        families.extend(family::parse(&folder.join(file), text, &common)?);
+    }
+    withheld::withhold(&folder.join(WITHHELD.0), WITHHELD.1, &mut families)?;
+    let tasks = [embedded::benchmark20()?, embedded::other40()?].into_iter().flatten();
+    Ok(Catalogue { families, refused: tasks.map(|task| task.entry_point).collect() })
+}
+
+/// All families, in the order of the files.
+///
+/// # Panics
+/// When a file that was compiled in is malformed; a test reads them all, so a released build cannot.
+pub fn families() -> &'static [Family] {
+    &catalogue().families
+}
+
+/// `count` distinct exercises (by prompt and solution), the same for the same `seed`; fewer only when every family is
+/// exhausted. A smaller `count` gives a prefix of a larger one.
+///
+/// Families take turns. A family with many operator combinations is drawn more often than one with few, by the square
+/// root of their number, and less and less as its own combinations are used up, so that none dominates.
+pub fn generate(seed: u64, count: usize) -> Vec<Task> {
+    let mut streams: Vec<Stream> = families().iter().map(|family| Stream::new(family, seed)).collect();
+    let mut order = seed::rng(seed, "exercises: order of families");
+    let mut seen = BTreeSet::new();
+    let mut tasks = Vec::with_capacity(count);
+    while tasks.len() < count && !streams.is_empty() {
+        streams.shuffle(&mut order);
+        for stream in &mut streams {
+            stream.credit += stream.weight();
+            while stream.credit >= 1.0 && !stream.exhausted && tasks.len() < count {
+                stream.credit -= 1.0;
+                if let Some(drawn) = stream.next(&mut seen) {
+                    tasks.push(task(tasks.len(), drawn));
+                }
+            }
+        }
+        streams.retain(|stream| !stream.exhausted);
+    }
+    tasks
+}
+
+fn task(index: usize, drawn: draw::Drawn) -> Task {
+    let text = format!("{}{}", drawn.prompt, drawn.solution);
+    Task {
+        id: format!("ex_{index:06}"),
+        prompt: drawn.prompt,
+        solution: drawn.solution,
+        entry_point: drawn.entry_point,
+        setup: drawn.setup,
+        tests: drawn.tests,
+        provenance: Some(Provenance {
+            source: Source::Exercises,
+            original_id: drawn.choice,
+            official_split: None,
+            licence: LICENCE.to_owned(),
+            raw_sha256: seed::sha256(text),
+        }),
+    }
+}
+
+/// The samples of one family, in the order in which they are drawn.
+struct Stream {
+    family: &'static Family,
+    rng: rand::rngs::StdRng,
+    /// Texts the family can give, at most.
+    combinations: f64,
+    /// √(operator combinations), at most [`Self::HEAVIEST`].
+    breadth: f64,
+    credit: f64,
+    taken: f64,
+    exhausted: bool,
+}
+
+impl Stream {
+    /// Draws without a new sample after which a family counts as exhausted.
+    const TRIES: usize = 64;
+    /// Most samples of one family in one round.
+    const HEAVIEST: f64 = 6.0;
+
+    fn new(family: &'static Family, seed: u64) -> Self {
+        let rng = seed::rng(seed, &format!("exercises: family {}", family.name));
+        let combinations = family.combinations() as f64;
+        let breadth = (family.operator_combinations() as f64).sqrt().min(Self::HEAVIEST);
+        Self { family, rng, combinations, breadth, credit: 0.0, taken: 0.0, exhausted: false }
+    }
+
+    /// Samples for the coming round: the breadth, decaying with the share of the family's texts that is already taken.
+    fn weight(&self) -> f64 {
+        self.breadth * (1.0 - self.taken / self.combinations).max(0.05)
+    }
+
+    fn next(&mut self, seen: &mut BTreeSet<(String, String)>) -> Option<draw::Drawn> {
+        for _ in 0..Self::TRIES {
+            let Some(drawn) = draw::draw(self.family, &catalogue().refused, &mut self.rng) else { continue };
+            if seen.insert((drawn.prompt.clone(), drawn.solution.clone())) {
+                self.taken += 1.0;
+                return Some(drawn);
+            }
+        }
+        self.exhausted = true;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

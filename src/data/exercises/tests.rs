@@ -1,0 +1,119 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn every_family_file_is_compiled_in() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/exercises");
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    found.sort();
+    let named: BTreeSet<&str> = FILES.iter().chain([&COMMON, &WITHHELD]).map(|(name, _)| *name).collect();
+    assert_eq!(found, named.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn family_names_are_unique_over_all_files() {
+    let names: BTreeSet<&str> = families().iter().map(|family| family.name.as_str()).collect();
+    assert_eq!(names.len(), families().len());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_samples_and_a_smaller_count_a_prefix() {
+    let many = generate(7, 300);
+    assert_eq!(many, generate(7, 300));
+    assert_eq!(many[..120], generate(7, 120)[..]);
+    assert_ne!(many, generate(8, 300));
+}
+
+#[test]
+fn samples_are_distinct_and_have_the_layout_of_a_task() {
+    let tasks = generate(1, 3000);
+    assert_eq!(tasks.len(), 3000);
+    let texts: BTreeSet<String> = tasks.iter().map(|task| format!("{}{}", task.prompt, task.solution)).collect();
+    assert_eq!(texts.len(), tasks.len());
+    for task in &tasks {
+        assert!(task.prompt.contains(&format!("def {}(", task.entry_point)), "{}", task.prompt);
+        assert!(task.prompt.ends_with("\"\"\"\n"), "{}", task.prompt);
+        assert!(task.solution.starts_with("    ") && !task.solution.starts_with("     "), "{}", task.solution);
+        assert!(task.solution.ends_with('\n') && !task.solution.ends_with("\n\n"), "{}", task.solution);
+        assert!(!task.prompt.contains(['\t', '\r']) && !task.solution.contains(['\t', '\r']));
+    }
+}
+
+#[test]
+fn no_family_dominates() {
+    let tasks = generate(2, 2000);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in &tasks {
+        let choice = &task.provenance.as_ref().unwrap().original_id;
+        *counts.entry(choice.split(' ').next().unwrap()).or_default() += 1;
+    }
+    assert_eq!(counts.len(), families().len(), "every family takes part");
+    let mean = tasks.len() / counts.len();
+    assert!(counts.values().all(|count| *count <= 5 * mean.max(1)), "{counts:?}");
+}
+
+#[test]
+fn a_thousand_samples_take_less_than_a_second() {
+    families();
+    let start = Instant::now();
+    assert_eq!(generate(5, 2000).len(), 2000);
+    assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_broken_family_is_named_with_its_line() {
+    let text = "[[family]]\nname = \"broken\"\ncategory = \"loops\"\n[[family.form]]\nnames = [\"f_{x}\"]\nargs = \"\"\n\
+                returns = \"int\"\ndocs = [\"d\"]\nbodies = [\"return 1\"]\ntests = [\"a\", \"b\", \"c\", \"d\"]\n";
+    let message = family::parse(Path::new("x.toml"), text, &Common::default()).unwrap_err().to_string();
+    assert!(message.contains("x.toml:2") && message.contains("broken") && message.contains("{x}"), "{message}");
+}
+
+#[test]
+fn names_of_both_benchmarks_are_refused() {
+    let refused = &catalogue().refused;
+    assert!(refused.len() == 60 && refused.contains("gcd") && refused.contains("clamp"), "{refused:?}");
+    assert!(generate(4, 4000).iter().all(|task| !refused.contains(&task.entry_point)));
+}
+
+#[test]
+fn a_withheld_choice_is_never_drawn_and_must_exist() {
+    let family = families().iter().find(|family| family.name == "sum_between").unwrap();
+    let (sum, between) = (family.slots["agg"][0]["name"].clone(), family.slots["kind"][0]["name"].clone());
+    assert!(family.withheld.iter().any(|rows| rows["agg"] == sum && rows["kind"] == between));
+    let drawn = generate(4, 6000);
+    let choices = drawn.iter().map(|task| task.provenance.as_ref().unwrap().original_id.as_str());
+    let of_family: Vec<&str> = choices.filter(|choice| choice.starts_with("sum_between ")).collect();
+    assert!(of_family.len() > 20, "{of_family:?}");
+    assert!(of_family.iter().all(|choice| !choice.contains(" agg=0 kind=0 ")), "{of_family:?}");
+
+    let stale = "[[withheld]]\ntask = \"gcd\"\nfamily = \"sum_between\"\nrows = { agg = \"no such row\" }\n";
+    let message = withheld::withhold(Path::new("w.toml"), stale, &mut families().to_vec()).unwrap_err().to_string();
+    assert!(message.contains("w.toml") && message.contains("no such row"), "{message}");
+}
+
+/// Writes samples for `tests/golden/check_exercises.py`: set `CODELORA_EXERCISES` to the file and, if wanted,
+/// `CODELORA_EXERCISES_COUNT`.
+#[test]
+#[ignore = "writes a file for the independent checker"]
+fn write_samples() {
+    let Some(path) = std::env::var_os("CODELORA_EXERCISES") else { return };
+    let count = std::env::var("CODELORA_EXERCISES_COUNT").ok().and_then(|text| text.parse().ok()).unwrap_or(5000);
+    let start = Instant::now();
+    let tasks = generate(17, count);
+    let rate = tasks.len() as f64 / start.elapsed().as_secs_f64();
+    let operators: u64 = families().iter().map(Family::operator_combinations).sum();
+    println!(
+        "{} families, {operators} operator combinations, {} samples, {rate:.0} a second",
+        families().len(),
+        tasks.len()
+    );
+    let lines: Vec<String> = tasks.iter().map(|task| serde_json::to_string(task).unwrap() + "\n").collect();
+    std::fs::write(path, lines.concat()).unwrap();
+}

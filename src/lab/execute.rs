@@ -1,0 +1,56 @@
+//! Notebooks without a browser: executed in order and saved, or rendered as pages.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use codelora::error::{Error, Result};
+
+use super::{Lab, run};
+
+/// Executes and saves one notebook; a panic or a failed `?` only writes to stderr, so stderr counts as failure.
+const SCRIPT: &str = include_str!("execute.py");
+
+/// Executes the notebooks with these numbers (all when empty), in order, and saves them with their outputs.
+///
+/// # Errors
+/// At the first notebook that fails, with the cell and what it printed.
+pub fn execute(lab: &Lab, numbers: &[usize]) -> Result<()> {
+    for notebook in select(lab, numbers)? {
+        let mut command = Command::new(lab.python());
+        command.args(["-c", SCRIPT]).arg(&notebook).arg(&lab.root).current_dir(lab.notebooks());
+        lab.isolate(&mut command);
+        run(&mut command, "execute the notebook")?;
+    }
+    Ok(())
+}
+
+/// Renders all notebooks as read-only pages into `target/site`.
+///
+/// # Errors
+/// When nbconvert fails.
+pub fn html(lab: &Lab) -> Result<()> {
+    let mut command = lab.jupyter("nbconvert");
+    command.args(["--to", "html", "--output-dir", "target/site"]).args(select(lab, &[])?);
+    run(&mut command, "render the notebooks")
+}
+
+fn select(lab: &Lab, numbers: &[usize]) -> Result<Vec<PathBuf>> {
+    let folder = lab.notebooks();
+    let entries = std::fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "ipynb"));
+    found.sort();
+    if numbers.is_empty() {
+        return Ok(found);
+    }
+    let number_of = |path: &PathBuf| -> Option<usize> { path.file_name()?.to_str()?.split('-').next()?.parse().ok() };
+    if let Some(missing) = numbers.iter().find(|number| !found.iter().any(|path| number_of(path) == Some(**number))) {
+        let names: Vec<_> = found.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+        return Err(Error::invalid(
+            format!("there is no notebook {missing}"),
+            format!("choose among {}", names.join(", ")),
+        ));
+    }
+    found.retain(|path| number_of(path).is_some_and(|number| numbers.contains(&number)));
+    Ok(found)
+}

@@ -1,0 +1,100 @@
+//! What the workshop needs, step by step: each step looks first, says what it does, and is skipped when done.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use codelora::artifact;
+use codelora::error::{Error, Result};
+use codelora::{python, seed};
+
+use super::{Lab, kernel, run};
+
+/// The kernel's version; the committed outputs were made with it.
+const EVCXR: &str = "0.22.0";
+
+/// Runs every step that is not done yet.
+pub fn all(lab: &Lab) -> Result<()> {
+    environment(lab)?;
+    evcxr(lab)?;
+    kernelspec(lab)?;
+    kernel::warm(lab)
+}
+
+/// JupyterLab in `.venv`, with the pinned versions of `notebooks/requirements.txt`.
+fn environment(lab: &Lab) -> Result<()> {
+    let requirements = lab.notebooks().join("requirements.txt");
+    let wanted = fs::read(&requirements).map_err(Error::io("read", &requirements))?;
+    let stamp = lab.root.join(".venv/codelora-requirements.sha256");
+    let digest = seed::sha256(wanted);
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == digest) {
+        return Ok(());
+    }
+    println!("lab 1/4: JupyterLab into .venv (about a minute)");
+    let venv = lab.root.join(".venv");
+    run(Command::new(python::interpreter()?).args(["-m", "venv"]).arg(&venv), "create .venv (Debian: python3-venv)")?;
+    let mut pip = Command::new(lab.python());
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+    run(&mut pip, "install JupyterLab")?;
+    artifact::write_atomic(&stamp, |writer| writer.write_all(digest.as_bytes()))
+}
+
+/// The evcxr kernel, compiled into `.lab/bin`.
+fn evcxr(lab: &Lab) -> Result<()> {
+    if lab.evcxr().is_file() {
+        return Ok(());
+    }
+    println!("lab 2/4: the Rust kernel evcxr_jupyter {EVCXR} into .lab (10 to 20 minutes, once)");
+    let mut install = Command::new("cargo");
+    install
+        .args(["install", "evcxr_jupyter", "--locked", "--version", EVCXR, "--root"])
+        .arg(lab.home())
+        // Its own folder: the project's target folder would rebuild everything for other features.
+        .env("CARGO_TARGET_DIR", lab.home().join("target-evcxr"));
+    run(&mut install, "install evcxr_jupyter")?;
+    let leftovers = lab.home().join("target-evcxr");
+    fs::remove_dir_all(&leftovers).map_err(Error::io("remove", leftovers))
+}
+
+/// The kernelspec `codelora`: Jupyter starts this program, which starts the kernel in a free build folder.
+fn kernelspec(lab: &Lab) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::io("find", "codelora"))?;
+    let spec = serde_json::json!({
+        "argv": [program, "lab", "--kernel", "{connection_file}"],
+        "display_name": "Rust (codelora)",
+        "language": "rust",
+        "interrupt_mode": "message",
+        "env": { "CODELORA_ROOT": lab.root, "RUST_LIB_BACKTRACE": "0" },
+    });
+    artifact::write_json(&lab.home().join("share/jupyter/kernels/codelora/kernel.json"), &spec)?;
+    // Offline: every crate is there since the project itself was built, and a lookup costs seconds at each `:dep`.
+    let settings = "[evcxr]\noffline_mode = true\nopt_level = \"0\"\n";
+    artifact::write_atomic(&lab.home().join("etc/evcxr/evcxr.toml"), |writer| writer.write_all(settings.as_bytes()))?;
+    // JupyterLab asks for news and updates on its first start; a workshop needs neither.
+    let overrides = serde_json::json!({
+        "@jupyterlab/apputils-extension:notification": { "checkForUpdates": false, "fetchNews": "false" }
+    });
+    artifact::write_json(&lab.root.join(".venv/share/jupyter/lab/settings/overrides.json"), &overrides)
+}
+
+/// One line per part: its version, or what to do.
+pub fn doctor(lab: &Lab) -> Vec<String> {
+    let version = |program: &Path, args: &[&str]| -> Option<String> {
+        let output = Command::new(program).args(args).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_string();
+        output.status.success().then_some(text)
+    };
+    let line = |name: &str, found: Option<String>, remedy: &str| match found {
+        Some(found) => format!("{name:<14} {found}"),
+        None => format!("{name:<14} missing: {remedy}"),
+    };
+    let python = python::interpreter().ok();
+    vec![
+        line("cargo", version(Path::new("cargo"), &["--version"]), "install Rust with rustup"),
+        line("linker", version(Path::new("cc"), &["--version"]), "install a C compiler (Debian: build-essential)"),
+        line("python", python.and_then(|p| version(&p, &["--version"])), "install Python 3.9 or newer"),
+        line("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
+        line("evcxr", lab.evcxr().is_file().then(|| EVCXR.to_string()), "run `codelora lab`"),
+        line("warm build", kernel::is_warm(lab).then(|| "ready".to_string()), "run `codelora lab`"),
+    ]
+}

@@ -1,0 +1,163 @@
+//! The kernel's build folder: warmed once, never shared by two kernels at a time.
+//!
+//! evcxr compiles each cell in a folder of its own choosing, `EVCXR_TMPDIR`. A fixed one is the real cache: whatever
+//! a cell loads with `:dep` is compiled there once. Two kernels in one folder would overwrite each other's cells, so
+//! each kernel takes the first slot that is not locked, and a new slot begins as a copy of the warm one.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use codelora::artifact;
+use codelora::error::{Error, Result};
+
+use super::{Lab, run};
+
+/// More kernels at once than anyone opens; each slot holds a build of about 1 GB.
+const SLOTS: usize = 8;
+
+/// Settings for whatever is compiled below `.lab`: cells stay quick to compile, the library they call stays fast.
+/// The project's manifest does not reach there, so its exception for polars is carried over ([`cargo_config`]).
+const FAST_LIBRARY: &str = r#"[profile.dev.package."*"]
+opt-level = 3
+debug = false
+debug-assertions = false
+overflow-checks = false
+"#;
+
+fn slot(lab: &Lab, index: usize) -> PathBuf {
+    lab.home().join(format!("build/slot-{index}"))
+}
+
+fn stamp(lab: &Lab) -> PathBuf {
+    slot(lab, 0).join("warm")
+}
+
+/// Whether the first slot has been built with the present dependencies.
+pub fn is_warm(lab: &Lab) -> bool {
+    let lock = lab.root.join("Cargo.lock");
+    match (fs::read(stamp(lab)), fs::read(lock)) {
+        (Ok(built), Ok(wanted)) => built == wanted,
+        _ => false,
+    }
+}
+
+/// Builds in slot 0 what the notebooks load, exactly as the kernel will, so that the first cell does not wait for it.
+///
+/// # Errors
+/// When the library does not compile.
+pub fn warm(lab: &Lab) -> Result<()> {
+    let folder = slot(lab, 0);
+    let first_time = !is_warm(lab);
+    if first_time {
+        println!("lab 3/4: the library for notebooks into .lab/build (10 to 25 minutes, once)");
+    }
+    let write = |path: PathBuf, text: &str| artifact::write_atomic(&path, |writer| writer.write_all(text.as_bytes()));
+    write(lab.home().join("build/.cargo/config.toml"), &cargo_config(lab)?)?;
+    let kit = lab.notebooks().join("kit");
+    let manifest = format!(
+        "[package]\nname = \"warm\"\nversion = \"1.0.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
+         [profile.dev]\nopt-level = 0\ndebug = false\nstrip = \"debuginfo\"\nrpath = true\nlto = false\n\
+         debug-assertions = true\ncodegen-units = 16\npanic = 'unwind'\nincremental = true\noverflow-checks = true\n\
+         [dependencies]\nkit = {{ path = {:?} }}\n",
+        kit.display().to_string()
+    );
+    let lock = lab.root.join("Cargo.lock");
+    let versions = fs::read(&lock).map_err(Error::io("read", &lock))?;
+    write(folder.join("Cargo.toml"), &manifest)?;
+    write(folder.join("src/lib.rs"), "pub use kit;\n")?;
+    // The project's own versions, so that nothing is resolved or downloaded anew.
+    artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
+    let mut build = Command::new("cargo");
+    build
+        .args(["build", "--target", &host()?])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", "target")
+        .env("RUSTFLAGS", "-Cprefer-dynamic");
+    if !first_time {
+        build.arg("--quiet");
+    }
+    run(&mut build, "build the library for notebooks")?;
+    artifact::write_atomic(&stamp(lab), |writer| writer.write_all(&versions))
+}
+
+/// [`FAST_LIBRARY`] and the dev profile's exceptions for single packages, as the project's manifest has them.
+fn cargo_config(lab: &Lab) -> Result<String> {
+    let path = lab.root.join("Cargo.toml");
+    let manifest = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let exceptions = manifest.split("\n[").filter(|section| section.starts_with("profile.dev.package.polars"));
+    Ok(exceptions.fold(FAST_LIBRARY.to_string(), |config, section| config + "[" + section.trim_end() + "\n"))
+}
+
+/// The target triple of this machine, as `rustc -vV` names it.
+fn host() -> Result<String> {
+    let missing = || Error::invalid("`rustc -vV` does not answer", "install Rust with rustup");
+    let output = Command::new("rustc").arg("-vV").output().map_err(|_| missing())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_string).ok_or_else(missing)
+}
+
+/// Becomes the kernel: takes the first free slot and replaces this process by evcxr. Called by Jupyter.
+///
+/// # Errors
+/// When every slot is taken or the kernel does not start.
+pub fn launch(lab: &Lab, connection: &Path) -> Result<()> {
+    let (folder, lock) = take_slot(lab)?;
+    let mut kernel = Command::new(lab.evcxr());
+    kernel
+        .arg("--control_file")
+        .arg(connection)
+        .env("EVCXR_TMPDIR", &folder)
+        .env("EVCXR_CONFIG_DIR", lab.home().join("etc/evcxr"))
+        // The lock lives as long as some process has the file open: the kernel carries it as its unused standard input.
+        .stdin(Stdio::from(lock));
+    Err(replace(&mut kernel))
+}
+
+#[cfg(unix)]
+fn replace(kernel: &mut Command) -> Error {
+    use std::os::unix::process::CommandExt;
+    let failure = kernel.exec();
+    Error::io("start", kernel.get_program())(failure)
+}
+
+#[cfg(not(unix))]
+fn replace(kernel: &mut Command) -> Error {
+    match kernel.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(failure) => Error::io("start", kernel.get_program())(failure),
+    }
+}
+
+fn take_slot(lab: &Lab) -> Result<(PathBuf, File)> {
+    for index in 0..SLOTS {
+        let folder = slot(lab, index);
+        let path = folder.with_extension("lock");
+        let lock = File::create(&path).map_err(Error::io("create", &path))?;
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        if !folder.exists() {
+            copy(&slot(lab, 0), &folder).map_err(Error::io("copy the warm build to", &folder))?;
+        }
+        return Ok((folder, lock));
+    }
+    Err(Error::invalid(format!("{SLOTS} kernels are running already"), "close a notebook"))
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            // cargo compares times: a copy that looks newer than its sources would be right, one that looks older not.
+            let modified = entry.metadata()?.modified()?;
+            File::options().write(true).open(&target)?.set_modified(modified)?;
+        }
+    }
+    Ok(())
+}

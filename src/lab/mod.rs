@@ -1,0 +1,119 @@
+//! The notebook workshop: a private Jupyter with a Rust kernel, under the project and nowhere else.
+//!
+//! Everything lives in two ignored folders: `.venv` (JupyterLab) and `.lab` (the kernel, its settings and its warm build).
+//! Nothing in the user's home changes.
+
+mod execute;
+mod install;
+mod kernel;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use codelora::error::{Error, Result};
+
+pub use execute::{execute, html};
+pub use kernel::launch;
+
+/// The folders of the workshop.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    /// The project's root.
+    pub root: PathBuf,
+}
+
+impl Lab {
+    /// The workshop of the project in `root`.
+    ///
+    /// # Errors
+    /// When `root` holds no notebooks.
+    pub fn at(root: &Path) -> Result<Self> {
+        let lab = Self { root: root.to_path_buf() };
+        if !lab.notebooks().join("kit/Cargo.toml").is_file() {
+            return Err(Error::invalid(
+                format!("{} holds no notebooks", root.display()),
+                "run `codelora lab` inside a clone of the project",
+            ));
+        }
+        Ok(lab)
+    }
+
+    fn notebooks(&self) -> PathBuf {
+        self.root.join("notebooks")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.root.join(".lab")
+    }
+
+    fn python(&self) -> PathBuf {
+        self.root.join(".venv/bin/python")
+    }
+
+    fn evcxr(&self) -> PathBuf {
+        self.home().join("bin/evcxr_jupyter")
+    }
+
+    /// Installs what is missing; quick when nothing is.
+    ///
+    /// # Errors
+    /// When a step fails; the message names the step and what to install.
+    pub fn install(&self) -> Result<()> {
+        install::all(self)
+    }
+
+    /// Opens JupyterLab on the first notebook and waits until it is closed.
+    ///
+    /// # Errors
+    /// When Jupyter cannot start.
+    pub fn open(&self) -> Result<()> {
+        let first = self.notebooks().join("0-base-model.ipynb");
+        let mut jupyter = self.jupyter("lab");
+        run(jupyter.arg(first), "start JupyterLab")
+    }
+
+    /// Prints versions and what is missing.
+    pub fn doctor(&self) {
+        for line in install::doctor(self) {
+            println!("{line}");
+        }
+    }
+
+    /// `jupyter VERB` in the private environment.
+    fn jupyter(&self, verb: &str) -> Command {
+        let mut command = Command::new(self.python());
+        command.args(["-m", "jupyter", verb]).current_dir(&self.root);
+        self.isolate(&mut command);
+        command
+    }
+
+    /// Points Jupyter at our kernel and away from the user's home.
+    fn isolate(&self, command: &mut Command) {
+        let share = self.home().join("share/jupyter");
+        command
+            .env("JUPYTER_PATH", &share)
+            .env("JUPYTER_DATA_DIR", &share)
+            .env("JUPYTER_CONFIG_DIR", self.home().join("etc/jupyter"))
+            .env("JUPYTER_RUNTIME_DIR", self.home().join("runtime"))
+            .env("IPYTHONDIR", self.home().join("ipython"))
+            .env("RUST_LIB_BACKTRACE", "0");
+    }
+}
+
+/// Runs a command to its end with its output shown.
+fn run(command: &mut Command, purpose: &str) -> Result<()> {
+    let program = command.get_program().to_os_string();
+    let status = command.status().map_err(|e| {
+        Error::invalid(
+            format!("cannot {purpose}: {} does not start ({e})", Path::new(&program).display()),
+            "`codelora lab --doctor` says what is missing",
+        )
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        format!("cannot {purpose}: {} ended with {status}", Path::new(&program).display()),
+        "read the lines above; `codelora lab --doctor` says what is missing",
+    ))
+}

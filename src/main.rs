@@ -1,0 +1,19 @@
+//! The command line: one verb per phase, the same functions that the notebooks call.
+
+mod cli;
+mod lab;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // clap ends with code 2 on a usage error; every other error ends with 1.
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A linear layer that adapters can be attached to.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::error::Result;
+use crate::model::dropout::Dropout;
+use crate::model::lora::LoraLayer;
+use crate::model::ops;
+
+/// `y = x · Wᵀ` plus the updates of its adapters; no bias.
+#[derive(Debug)]
+pub struct Linear {
+    /// The layer's name, e.g. `layers.0.attn.qkv`.
+    name: String,
+    /// `(out, in)`. Trainable when it is a variable.
+    weight: Tensor,
+    adapters: Vec<Arc<LoraLayer>>,
+}
+
+impl Linear {
+    /// Takes `weight` `(out, in)` from the builder.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) when it is missing or of another shape.
+    pub fn new(input: usize, output: usize, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self::from_weight(vb.prefix(), vb.get((output, input), "weight")?))
+    }
+
+    /// Wraps a matrix `(out, in)`.
+    pub fn from_weight(name: String, weight: Tensor) -> Self {
+        Self { name, weight, adapters: Vec::new() }
+    }
+
+    /// The layer's name, e.g. `layers.0.attn.qkv`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The matrix `(out, in)`, without unmerged adapters.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// Replaces the matrix; the shape must stay.
+    pub(crate) fn set_weight(&mut self, weight: Tensor) {
+        self.weight = weight;
+    }
+
+    /// The attached adapters.
+    pub(crate) fn adapters_mut(&mut self) -> &mut Vec<Arc<LoraLayer>> {
+        &mut self.adapters
+    }
+
+    /// `(…, in)` to `(…, out)`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor).
+    pub fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
+        let mut y = ops::linear(x, &self.weight.to_dtype(x.dtype())?)?;
+        for adapter in self.adapters.iter().filter(|adapter| adapter.is_enabled()) {
+            y = adapter.forward(x, y, &self.weight, dropout)?;
+        }
+        Ok(y)
+    }
+}

@@ -1,0 +1,171 @@
+//! Adapters in the files of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! PEFT only warns when no key matches, so a loaded adapter is held against the model here: every key must be there, none
+//! may be left over, and the digest of the base, kept in the header of the weights, must be the base's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use super::{Adapter, attach_named};
+use crate::artifact;
+use crate::error::{Error, Result};
+use crate::experiment::LoraConfig;
+use crate::model::checkpoint;
+use crate::model::transformer::Transformer;
+
+/// The header field that names the base.
+const BASE_DIGEST: &str = "base_sha256";
+/// The header field that keeps the optimiser's ratio, which PEFT has no place for.
+const LR_RATIO: &str = "lr_ratio";
+
+/// The part of `adapter_config.json` that we write and read; PEFT's other keys are ignored.
+#[derive(Debug, Serialize, Deserialize)]
+struct PeftConfig {
+    peft_type: String,
+    #[serde(default)]
+    task_type: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    lora_dropout: f64,
+    target_modules: Vec<String>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default = "no_bias")]
+    bias: String,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    #[serde(default)]
+    inference_mode: bool,
+    #[serde(default)]
+    base_model_name_or_path: Option<String>,
+}
+
+fn no_bias() -> String {
+    "none".into()
+}
+
+impl Adapter {
+    /// Writes the adapter as PEFT does, f32, with the base's digest in the weights' header.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tensor`].
+    pub fn save_peft(&self, folder: &Path, base_digest: &str) -> Result<()> {
+        let mut targets: Vec<String> =
+            self.layers.keys().map(|name| name.rsplit('.').next().unwrap_or(name).to_string()).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        // A target that names single layers must stay a full name: the last part would name its siblings too.
+        let whole = self.config.targets.iter().any(|target| target.contains('.'));
+        let targets = if whole { self.layers.keys().cloned().collect() } else { targets };
+        let config = PeftConfig {
+            peft_type: "LORA".into(),
+            task_type: None,
+            r: self.config.rank,
+            lora_alpha: self.config.alpha,
+            lora_dropout: self.config.dropout,
+            target_modules: targets,
+            use_rslora: self.config.rslora,
+            use_dora: self.config.dora,
+            rank_pattern: self.config.rank_pattern.clone(),
+            alpha_pattern: self.config.alpha_pattern.clone(),
+            bias: no_bias(),
+            fan_in_fan_out: false,
+            inference_mode: true,
+            base_model_name_or_path: None,
+        };
+        let tensors = self.parameters().into_iter().map(|(key, var)| (key, var.as_detached_tensor())).collect();
+        let header = BTreeMap::from([
+            ("format".to_string(), "pt".to_string()),
+            (BASE_DIGEST.to_string(), base_digest.to_string()),
+            (LR_RATIO.to_string(), self.config.lr_ratio.to_string()),
+        ]);
+        checkpoint::save_safetensors(&tensors, &folder.join("adapter_model.safetensors"), DType::F32, &header)?;
+        artifact::write_json(&folder.join("adapter_config.json"), &config)
+    }
+}
+
+/// Attaches an adapter that [`Adapter::save_peft`] or PEFT wrote. An adapter of PEFT carries no digest and is taken as
+/// it is.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`]; [`Error::Mismatch`] when it was trained on another base, or when keys are missing,
+/// left over or of another shape; [`Error::Invalid`] as [`attach_named`].
+pub fn load_peft(model: &mut Transformer, name: &str, folder: &Path, base_digest: &str) -> Result<Adapter> {
+    let config_file = folder.join("adapter_config.json");
+    let peft: PeftConfig = artifact::read_json(&config_file)?;
+    for (wrong, what) in [
+        (peft.peft_type != "LORA", format!("peft_type {}", peft.peft_type)),
+        (peft.bias != "none", format!("bias {}", peft.bias)),
+        (peft.fan_in_fan_out, "fan_in_fan_out".into()),
+    ] {
+        if wrong {
+            return Err(Error::malformed(&config_file, None, format!("{what} is not supported"), "train a plain LoRA"));
+        }
+    }
+    let weights_file = folder.join("adapter_model.safetensors");
+    let header = checkpoint::read_header(&weights_file)?;
+    if let Some(found) = header.get(BASE_DIGEST).filter(|found| *found != base_digest) {
+        return Err(Error::Mismatch {
+            what: format!("base of the adapter in {}", folder.display()),
+            expected: base_digest.into(),
+            found: found.clone(),
+            remedy: "load the base that the adapter was trained on, or train it anew".into(),
+        });
+    }
+    let config = LoraConfig {
+        rank: peft.r,
+        alpha: peft.lora_alpha,
+        dropout: peft.lora_dropout,
+        targets: peft.target_modules,
+        rslora: peft.use_rslora,
+        dora: peft.use_dora,
+        lr_ratio: header.get(LR_RATIO).and_then(|ratio| ratio.parse().ok()).unwrap_or(1.0),
+        rank_pattern: peft.rank_pattern,
+        alpha_pattern: peft.alpha_pattern,
+    };
+    let mut tensors = checkpoint::read_safetensors(&weights_file, &Device::Cpu)?;
+    // The fresh values are overwritten, so their seed does not matter.
+    let mut adapter = attach_named(model, name, &config, &mut StdRng::seed_from_u64(0))?;
+    let filled = fill(&adapter, &mut tensors, &weights_file);
+    if filled.is_err() {
+        adapter.detach(model)?;
+    }
+    filled.map(|()| adapter)
+}
+
+/// Sets every parameter from `tensors`, which must match them exactly.
+fn fill(adapter: &Adapter, tensors: &mut BTreeMap<String, candle_core::Tensor>, file: &Path) -> Result<()> {
+    let mut faults = Vec::new();
+    let parameters = adapter.parameters();
+    for (key, var) in &parameters {
+        match tensors.remove(key) {
+            None => faults.push(format!("missing {key} {:?}", var.dims())),
+            Some(tensor) if tensor.dims() != var.dims() => {
+                faults.push(format!("{key} is {:?}, expected {:?}", tensor.dims(), var.dims()));
+            }
+            Some(tensor) => var.set(&tensor.to_dtype(DType::F32)?.to_device(var.device())?)?,
+        }
+    }
+    faults.extend(tensors.keys().map(|key| format!("unexpected {key}")));
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        what: format!("adapter weights in {}", file.display()),
+        expected: format!("the {} tensors of its configuration", parameters.len()),
+        found: format!("{} faults:\n    {}", faults.len(), faults.join("\n    ")),
+        remedy: "use the adapter_config.json that was saved with these weights".into(),
+    })
+}

@@ -1,0 +1,12 @@
+//! The causal transformer and its adapters. Knows no text.
+
+pub mod audit;
+pub mod checkpoint;
+pub mod config;
+pub mod dropout;
+pub mod init;
+pub mod kv_cache;
+pub mod linear;
+pub mod lora;
+pub mod ops;
+pub mod transformer;

@@ -1,0 +1,187 @@
+//! The operations of the transformer, each with a backward pass.
+//!
+//! candle's composed operations allocate a tensor per step and run element-wise work on one core; its own fused
+//! operations have no backward pass and lose gradients in silence. So each operation here exists twice: `fused`, a custom
+//! operation with rayon code for the CPU and a hand-written gradient, and [`composed`], the same formula in plain candle
+//! operations, which runs on every device and in f64 and is what the fused form is tested against.
+//!
+//! One switch chooses: [`set_fused`]. The fused form is used for f32 on a CPU; anything else takes the composed form.
+
+mod activation;
+mod attention;
+pub mod composed;
+mod cross_entropy;
+mod embedding;
+mod gemm;
+mod linear;
+mod norm;
+mod simd;
+mod slices;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Result, Tensor};
+
+use crate::model::config::{Activation, ArchConfig};
+use crate::model::dropout::Mask;
+
+static FUSED: AtomicBool = AtomicBool::new(true);
+
+/// Chooses the fused (default) or the composed form of every operation, for the whole process.
+pub fn set_fused(on: bool) {
+    FUSED.store(on, Ordering::Relaxed);
+}
+
+/// Whether to take the fused form for these operands.
+fn fused(operands: &[&Tensor]) -> bool {
+    FUSED.load(Ordering::Relaxed) && slices::on_cpu_f32(operands)
+}
+
+/// Rotary tables: cos and sin of `position · θ^(−2i/d)`, each `(positions, head_dim / 2)` (Su et al. 2021, eq. 34).
+#[derive(Debug, Clone)]
+pub struct Rope {
+    /// Cosines.
+    pub cos: Tensor,
+    /// Sines.
+    pub sin: Tensor,
+}
+
+impl Rope {
+    /// The tables for every position of the context.
+    ///
+    /// # Errors
+    /// The tensor library's.
+    pub fn new(config: &ArchConfig, device: &candle_core::Device) -> Result<Self> {
+        let half = config.head_dim() / 2;
+        let angle = |position: usize, pair: usize| {
+            let frequency = config.rope_theta.powf(-(2.0 * pair as f64) / config.head_dim() as f64);
+            // The reference computes both factors and their product in f32.
+            position as f32 * frequency as f32
+        };
+        let angles: Vec<f32> =
+            (0..config.max_seq_length).flat_map(|p| (0..half).map(move |pair| angle(p, pair))).collect();
+        let angles = Tensor::from_vec(angles, (config.max_seq_length, half), device)?;
+        Ok(Self { cos: angles.cos()?, sin: angles.sin()? })
+    }
+
+    /// The tables of the positions given, `(batch, new)` u32: each `(batch, 1, new, head_dim / 2)`.
+    ///
+    /// # Errors
+    /// The tensor library's; a position outside the context.
+    pub fn at(&self, positions: &Tensor) -> Result<Self> {
+        let (batch, new) = positions.dims2()?;
+        let pick =
+            |table: &Tensor| table.index_select(&positions.flatten_all()?, 0)?.reshape((batch, 1, new, table.dim(1)?));
+        Ok(Self { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
+    }
+
+    /// The tables of positions 0 to `seq`.
+    ///
+    /// # Errors
+    /// The tensor library's; `seq` beyond the context.
+    pub fn first(&self, seq: usize) -> Result<Self> {
+        Ok(Self { cos: self.cos.narrow(0, 0, seq)?, sin: self.sin.narrow(0, 0, seq)? })
+    }
+}
+
+/// `y = x · Wᵀ`: x `(…, in)`, W `(out, in)`, y `(…, out)`.
+///
+/// # Errors
+/// The tensor library's.
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if fused(&[x, weight]) { linear::linear(x, weight) } else { composed::linear(x, weight) }
+}
+
+/// Rows of `weight` `(vocab, hidden)` named by `ids` `(batch, seq)` u32: `(batch, seq, hidden)`.
+///
+/// # Errors
+/// The tensor library's; an id outside the vocabulary.
+pub fn embedding(ids: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if fused(&[weight]) { embedding::embedding(ids, weight) } else { composed::embedding(ids, weight) }
+}
+
+/// LayerNorm over the last dimension (Ba et al. 2016, eq. 4).
+///
+/// # Errors
+/// The tensor library's.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if fused(&[x, weight, bias]) {
+        norm::layer_norm(x, weight, bias, eps)
+    } else {
+        composed::layer_norm(x, weight, bias, eps)
+    }
+}
+
+/// RMSNorm over the last dimension (Zhang & Sennrich 2019, eq. 4).
+///
+/// # Errors
+/// The tensor library's.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if fused(&[x, weight]) { norm::rms_norm(x, weight, eps) } else { composed::rms_norm(x, weight, eps) }
+}
+
+/// The MLP's non-linearity: `(…, fc1_dim)` to `(…, ffn_dim)`. Gated kinds take the gate from the first half.
+///
+/// # Errors
+/// The tensor library's.
+pub fn activate(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    if fused(&[x]) { activation::activate(x, kind) } else { composed::activate(x, kind) }
+}
+
+/// Self-attention from the joint projection: `qkv` `(batch, seq, 3 · hidden)` to `(batch, seq, hidden)`.
+///
+/// The last dimension of `qkv` is (3, heads, head_dim). Queries and keys are turned by `rope` (tables of `seq` rows);
+/// scores are q·k / √head_dim (Vaswani et al. 2017, eq. 1); under `causal` a token sees itself and what came before.
+/// `dropout` acts on the probabilities.
+///
+/// # Errors
+/// The tensor library's.
+pub fn attention(
+    qkv: &Tensor,
+    heads: usize,
+    rope: Option<&Rope>,
+    causal: bool,
+    dropout: Option<Mask>,
+) -> Result<Tensor> {
+    if fused(&[qkv]) {
+        attention::attention(qkv, heads, rope, causal, dropout)
+    } else {
+        composed::attention(qkv, heads, rope, causal, dropout)
+    }
+}
+
+/// Attention of new queries `(batch, heads, new, head_dim)` over cached keys and values `(batch, heads, columns,
+/// head_dim)`, the new ones last: `(batch, heads, new, head_dim)`. Row `r` sees columns from `starts[r]` to its own.
+/// For inference only: no gradient.
+///
+/// # Errors
+/// The tensor library's.
+pub fn cached_attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize]) -> Result<Tensor> {
+    composed::cached_attention(q, k, v, starts)
+}
+
+/// Zeroes and rescales elements by `mask`.
+///
+/// # Errors
+/// The tensor library's.
+pub fn dropout(x: &Tensor, mask: Mask) -> Result<Tensor> {
+    composed::dropout(x, mask)
+}
+
+/// Mean cross-entropy with label smoothing ε: logits `(n, vocab)`, targets `(n)` u32; a scalar in nats per token.
+///
+/// The target distribution keeps 1 − ε on the target and spreads ε evenly over the whole vocabulary (Szegedy et al.
+/// 2016, section 7): `lse(z) − (1 − ε) · z_y − ε · mean(z)`.
+///
+/// # Errors
+/// The tensor library's.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    if fused(&[logits]) {
+        cross_entropy::cross_entropy(logits, targets, smoothing)
+    } else {
+        composed::cross_entropy(logits, targets, smoothing)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Fused against composed, in values and gradients; composed against finite differences in f64.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::model::config::Activation;
+use crate::model::dropout::Dropout;
+use crate::model::init::normal;
+use crate::seed;
+
+fn random(rng: &mut StdRng, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(normal(rng, shape.iter().product(), 1.0), shape, &Device::Cpu).unwrap()
+}
+
+/// The tables of a small head: `seq` positions, `head_dim` dimensions.
+fn tables(seq: usize, head_dim: usize) -> Rope {
+    let angle = |position: usize, pair: usize| position as f32 * 10_000f32.powf(-(2.0 * pair as f32) / head_dim as f32);
+    let angles: Vec<f32> = (0..seq).flat_map(|p| (0..head_dim / 2).map(move |pair| angle(p, pair))).collect();
+    let angles = Tensor::from_vec(angles, (seq, head_dim / 2), &Device::Cpu).unwrap();
+    Rope { cos: angles.cos().unwrap(), sin: angles.sin().unwrap() }
+}
+
+/// A scalar that weighs every element of `y` differently, so that no gradient can hide in a symmetry.
+fn probe(y: &Tensor) -> Result<Tensor> {
+    let weights: Vec<f32> = (0..y.elem_count()).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect();
+    (y * Tensor::from_vec(weights, y.shape(), y.device())?.to_dtype(y.dtype())?)?.sum_all()
+}
+
+type Op<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+/// Values and gradients of both forms agree to `tolerance`, relative to the largest value.
+fn agree(inputs: &[Tensor], fused: Op, composed: Op, tolerance: f64) {
+    let run = |op: Op| -> Result<(Tensor, Vec<Tensor>)> {
+        let vars: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+        let y = op(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>())?;
+        let gradients = probe(&y)?.backward()?;
+        Ok((y, vars.iter().map(|var| gradients.get(var).expect("a gradient").clone()).collect()))
+    };
+    let ((y, gradients), (expected, expected_gradients)) = (run(fused).unwrap(), run(composed).unwrap());
+    let difference = |a: &Tensor, b: &Tensor| -> Result<f64> {
+        let scale = b.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
+        Ok(f64::from((a - b)?.abs()?.max_all()?.to_scalar::<f32>()? / scale))
+    };
+    assert_eq!(y.dims(), expected.dims());
+    let off = difference(&y, &expected).unwrap();
+    assert!(off < tolerance, "values differ by {off}");
+    for (index, (a, b)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        let off = difference(a, b).unwrap();
+        assert!(off < tolerance, "gradient {index} differs by {off}");
+    }
+}
+
+/// The composed form's gradient agrees with central differences in f64.
+fn check_gradient(inputs: &[Tensor], op: Op) {
+    let inputs: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(DType::F64).unwrap()).collect();
+    let vars: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let gradients = probe(&op(&tensors).unwrap()).unwrap().backward().unwrap();
+    const STEP: f64 = 1e-5;
+    for (index, input) in inputs.iter().enumerate() {
+        let gradient = gradients.get(&vars[index]).expect("a gradient").flatten_all().unwrap();
+        let gradient = gradient.to_vec1::<f64>().unwrap();
+        let values = input.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for element in (0..values.len()).step_by(values.len() / 12 + 1) {
+            let at = |step: f64| -> f64 {
+                let mut moved = values.clone();
+                moved[element] += step;
+                let mut all = inputs.clone();
+                all[index] = Tensor::from_vec(moved, input.shape(), &Device::Cpu).unwrap();
+                probe(&op(&all).unwrap()).unwrap().to_scalar().unwrap()
+            };
+            let numeric = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            let off = (gradient[element] - numeric).abs() / numeric.abs().max(1.0);
+            assert!(off < 1e-7, "input {index}, element {element}: {} and {numeric}", gradient[element]);
+        }
+    }
+}
+
+#[test]
+fn linear_agrees() {
+    let rng = &mut seed::rng(1, "linear");
+    let inputs = [random(rng, &[2, 5, 24]), random(rng, &[40, 24])];
+    agree(&inputs, &|i| super::linear::linear(&i[0], &i[1]), &|i| composed::linear(&i[0], &i[1]), 1e-5);
+    let frozen = inputs[1].clone();
+    let op = |i: &[Tensor]| super::linear::linear(&i[0], &frozen);
+    agree(&inputs[..1], &op, &|i| composed::linear(&i[0], &frozen), 1e-5);
+    // A view with strides must be read by its layout.
+    let turned = |i: &[Tensor]| i[0].transpose(0, 1);
+    let op = |i: &[Tensor]| super::linear::linear(&turned(i)?, &frozen);
+    agree(&inputs[..1], &op, &|i| composed::linear(&turned(i)?, &frozen), 1e-5);
+    check_gradient(&inputs, &|i| composed::linear(&i[0], &i[1]));
+}
+
+#[test]
+fn norms_agree() {
+    let rng = &mut seed::rng(1, "norms");
+    // 150 rows: more than two tasks; 37 columns: no multiple of the lanes.
+    let inputs = [random(rng, &[3, 50, 37]), random(rng, &[37]), random(rng, &[37])];
+    let layer = |i: &[Tensor]| norm::layer_norm(&i[0], &i[1], &i[2], 1e-5);
+    agree(&inputs, &layer, &|i| composed::layer_norm(&i[0], &i[1], &i[2], 1e-5), 1e-5);
+    let rms = |i: &[Tensor]| norm::rms_norm(&i[0], &i[1], 1e-5);
+    agree(&inputs[..2], &rms, &|i| composed::rms_norm(&i[0], &i[1], 1e-5), 1e-5);
+    let small = [random(rng, &[2, 3, 7]), random(rng, &[7]), random(rng, &[7])];
+    check_gradient(&small, &|i| composed::layer_norm(&i[0], &i[1], &i[2], 1e-5));
+    check_gradient(&small[..2], &|i| composed::rms_norm(&i[0], &i[1], 1e-5));
+}
+
+#[test]
+fn activations_agree() {
+    let rng = &mut seed::rng(1, "activations");
+    let inputs = [(random(rng, &[5, 70, 66]) * 3.0).unwrap()];
+    for kind in [Activation::Gelu, Activation::Silu, Activation::GeGlu, Activation::SwiGlu] {
+        let op = |i: &[Tensor]| activation::activate(&i[0], kind);
+        agree(&inputs, &op, &|i| composed::activate(&i[0], kind), 1e-5);
+        check_gradient(&[random(rng, &[3, 8])], &|i| composed::activate(&i[0], kind));
+    }
+}
+
+#[test]
+fn embeddings_agree() {
+    let rng = &mut seed::rng(1, "embeddings");
+    let inputs = [random(rng, &[11, 6])];
+    let ids = Tensor::new(&[[3u32, 0, 3, 10], [3, 1, 0, 9]], &Device::Cpu).unwrap();
+    let op = |i: &[Tensor]| super::embedding::embedding(&ids, &i[0]);
+    agree(&inputs, &op, &|i| composed::embedding(&ids, &i[0]), 1e-6);
+    let outside = Tensor::new(&[[11u32]], &Device::Cpu).unwrap();
+    assert!(super::embedding::embedding(&outside, &inputs[0]).is_err());
+}
+
+#[test]
+fn attention_agrees() {
+    let rng = &mut seed::rng(1, "attention");
+    // 70 positions: more than one block and no multiple of it.
+    let (heads, seq) = (3, 70);
+    let inputs = [random(rng, &[2, seq, 3 * heads * 8])];
+    let rope = tables(seq, 8);
+    let mask = Dropout::new(seed::rng(1, "mask")).mask(0.3);
+    assert!(mask.is_some());
+    for causal in [true, false] {
+        for rope in [None, Some(&rope)] {
+            for mask in [None, mask] {
+                let op = |i: &[Tensor]| super::attention::attention(&i[0], heads, rope, causal, mask);
+                agree(&inputs, &op, &|i| composed::attention(&i[0], heads, rope, causal, mask), 2e-5);
+            }
+        }
+    }
+    let rope = tables(4, 6);
+    let small = [random(rng, &[1, 4, 3 * 2 * 6])];
+    for causal in [true, false] {
+        check_gradient(&small, &|i| composed::attention(&i[0], 2, Some(&rope), causal, None));
+    }
+}
+
+#[test]
+fn cross_entropies_agree() {
+    let rng = &mut seed::rng(1, "loss");
+    let inputs = [(random(rng, &[33, 50]) * 4.0).unwrap()];
+    let targets: Vec<u32> = (0..33).map(|i| (i * 7 + 3) % 50).collect();
+    let targets = Tensor::new(targets, &Device::Cpu).unwrap();
+    for smoothing in [0.0, 0.1] {
+        let op = |i: &[Tensor]| super::cross_entropy::cross_entropy(&i[0], &targets, smoothing);
+        agree(&inputs, &op, &|i| composed::cross_entropy(&i[0], &targets, smoothing), 1e-6);
+        let few = targets.narrow(0, 0, 4).unwrap();
+        check_gradient(&[random(rng, &[4, 50])], &|i| composed::cross_entropy(&i[0], &few, smoothing));
+    }
+    let outside = Tensor::new(vec![50u32; 33], &Device::Cpu).unwrap();
+    assert!(super::cross_entropy::cross_entropy(&inputs[0], &outside, 0.0).is_err());
+}
+
+#[test]
+fn dropout_keeps_the_share_it_should_and_repeats_its_mask() {
+    let x = Tensor::ones(20_000, DType::F32, &Device::Cpu).unwrap();
+    let mut dropout = Dropout::new(seed::rng(1, "dropout"));
+    let mask = dropout.mask(0.2).unwrap();
+    let y = super::dropout(&x, mask).unwrap().to_vec1::<f32>().unwrap();
+    let kept = y.iter().filter(|&&value| value != 0.0).count();
+    assert!((15_700..16_300).contains(&kept), "{kept} of 20000 kept");
+    assert!(y.iter().all(|&value| value == 0.0 || (value - 1.25).abs() < 1e-6));
+    assert_eq!(y, super::dropout(&x, mask).unwrap().to_vec1::<f32>().unwrap());
+    assert_ne!(y, super::dropout(&x, dropout.mask(0.2).unwrap()).unwrap().to_vec1::<f32>().unwrap());
+    assert!(Dropout::off().mask(0.2).is_none());
+}

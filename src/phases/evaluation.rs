@@ -1,0 +1,179 @@
+//! Phase 4: the base before and the adapted model after, on the same tasks with the same seeds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::artifact;
+use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, compare, html_page, v1_result};
+use crate::bench::run::{Attempt, AttemptLog, Measured, attempts};
+use crate::bench::self_test::self_test;
+use crate::bench::tasks::{self, V1_DRAWS, v1_protocol};
+use crate::data::task::Task;
+use crate::error::{Error, Result};
+use crate::experiment::{BenchConfig, Experiment, Phase};
+use crate::model::checkpoint::Base;
+use crate::model::lora;
+use crate::model::transformer::Transformer;
+use crate::phases::base_model;
+use crate::progress::Progress;
+use crate::sandbox::{Limits, Sandbox};
+use crate::seed::sha256;
+use crate::tokenizer::Tokenizer;
+
+/// What phase 4 leaves behind.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// What was measured.
+    pub record: EvaluationRecord,
+    /// The benchmark's tasks.
+    pub tasks: Vec<Task>,
+    /// Every attempt of the base.
+    pub before: Vec<Attempt>,
+    /// Every attempt of the adapted model.
+    pub after: Vec<Attempt>,
+}
+
+/// Where one checkpoint's attempts go and what they depend on.
+struct Subject {
+    name: &'static str,
+    file: &'static str,
+    model: Transformer,
+    inputs: BTreeMap<String, String>,
+}
+
+/// Measures both checkpoints by the experiment's protocol and by the earlier attempt's, after the harness has shown on
+/// known answers that it can tell right from wrong. Writes `attempts-*.jsonl` and `report.html` into the run's folder and
+/// `records/evaluation.json`. A run that was stopped continues at the attempt where it stood.
+///
+/// # Errors
+/// [`Error::Mismatch`] when the record or the attempts there were made with something else (remedy: `--force`);
+/// [`Error::Invalid`] when the self-test fails; whatever loading, sampling and the sandbox return.
+pub fn run(exp: &Experiment) -> Result<Evaluation> {
+    let config = &exp.config.bench;
+    let benchmark = exp.path(&config.benchmark);
+    let tasks = tasks::load(&benchmark)?;
+    let (base_inputs, all_inputs) = inputs(exp)?;
+    let record_file = exp.record_file("evaluation");
+    if exp.force {
+        for name in ["before", "after", "v1-before", "v1-after"] {
+            AttemptLog::remove(&exp.run_file(format!("attempts-{name}.jsonl")))?;
+        }
+    } else if record_file.exists() {
+        return reopen(exp, &record_file, &all_inputs, tasks);
+    }
+    let start = Instant::now();
+    let sandbox = Sandbox::new(Limits::seconds(config.time_limit_s))?;
+    let self_test = self_test(&tasks, &sandbox)?;
+    if !self_test.faults.is_empty() {
+        let what = format!("{}: the harness misjudges {}", benchmark.display(), self_test.faults.join(", "));
+        return Err(Error::invalid(what, "correct the tests or the solutions of these tasks, or raise time_limit_s"));
+    }
+    let (tokenizer, base) = base_model::open(exp)?;
+    let before = Subject { name: "base", file: "before", model: base.model()?, inputs: base_inputs };
+    let after = Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base)?, inputs: all_inputs };
+    let v1 = v1_protocol(config, V1_DRAWS);
+    // Another seed than the experiment's own protocol, so that the two are independent looks at the same model.
+    let (seed, v1_seed) = (exp.config.seed, exp.config.seed.wrapping_add(1));
+    let measure = |subject: &Subject, prefix: &str, config: &BenchConfig, seed: u64| {
+        measure(exp, subject, &format!("{prefix}{}", subject.file), &tokenizer, &tasks, config, seed, &sandbox)
+    };
+    let measured = [measure(&before, "", config, seed)?, measure(&after, "", config, seed)?];
+    let v1_measured = [measure(&before, "v1-", &v1, v1_seed)?, measure(&after, "v1-", &v1, v1_seed)?];
+    let results = [
+        CheckpointResult::new(before.name, &tasks, &measured[0], seed),
+        CheckpointResult::new(after.name, &tasks, &measured[1], seed),
+    ];
+    let change = compare(&results[0], &results[1], seed);
+    let [v1_before, v1_after] = v1_measured.map(|measured| v1_result(&v1, &tasks, &measured, v1_seed));
+    let [result_before, result_after] = results;
+    let record = EvaluationRecord {
+        digest: exp.digest(Phase::Evaluation),
+        benchmark: config.benchmark.display().to_string(),
+        benchmark_sha256: after.inputs["benchmark"].clone(),
+        inputs: after.inputs,
+        protocol: Protocol::new(config, seed),
+        before: result_before,
+        after: result_after,
+        change,
+        v1_before,
+        v1_after,
+        self_test,
+        protections: sandbox.protections(),
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    artifact::write_json(&record_file, &record)?;
+    let [before, after] = measured.map(|measured| measured.attempts);
+    let page = html_page(&record, &tasks, &before, &after);
+    artifact::write_atomic(&exp.run_file("report.html"), |writer| writer.write_all(page.as_bytes()))?;
+    Ok(Evaluation { record, tasks, before, after })
+}
+
+#[allow(clippy::too_many_arguments)]
+fn measure(
+    exp: &Experiment,
+    subject: &Subject,
+    label: &str,
+    tokenizer: &Tokenizer,
+    tasks: &[Task],
+    config: &BenchConfig,
+    seed: u64,
+    sandbox: &Sandbox,
+) -> Result<Measured> {
+    let made_with = serde_json::json!([subject.inputs, config, seed]);
+    let stamp = sha256(made_with.to_string());
+    let log = AttemptLog::open(&exp.run_file(format!("attempts-{label}.jsonl")), &stamp)?;
+    let progress = Progress::new(format!("attempts {label}"), tasks.len() * config.samples);
+    let measured = attempts(&subject.model, tokenizer, tasks, config, seed, sandbox, log, &progress)?;
+    progress.finish();
+    Ok(measured)
+}
+
+/// SHA-256 of every file the measurement depends on: those of the base, and those of the adapted model.
+fn inputs(exp: &Experiment) -> Result<(BTreeMap<String, String>, BTreeMap<String, String>)> {
+    let digest = |name: &str, file: PathBuf| -> Result<(String, String)> {
+        Ok((name.to_string(), sha256(fs::read(&file).map_err(Error::io("read", &file))?)))
+    };
+    let before = BTreeMap::from([
+        digest("architecture", exp.arch_file())?,
+        digest("base", exp.checkpoint_file())?,
+        digest("benchmark", exp.path(&exp.config.bench.benchmark))?,
+        digest("tokenizer", exp.tokenizer_file())?,
+    ]);
+    let mut after = before.clone();
+    after.extend([digest("adapter", exp.adapter_folder().join("adapter_model.safetensors"))?]);
+    Ok((before, after))
+}
+
+/// The base with the trained adapter merged into it.
+fn adapted(exp: &Experiment, base: &Base) -> Result<Transformer> {
+    let mut model = base.model()?;
+    lora::load_peft(&mut model, "default", &exp.adapter_folder(), &base.digest)?.merge(&mut model)?;
+    Ok(model)
+}
+
+fn reopen(exp: &Experiment, file: &Path, inputs: &BTreeMap<String, String>, tasks: Vec<Task>) -> Result<Evaluation> {
+    let record: EvaluationRecord = artifact::read_json(file)?;
+    let mismatch = |what: String, expected: &str, found: &str| Error::Mismatch {
+        what,
+        expected: expected.into(),
+        found: found.into(),
+        remedy: "use --force to measure again".into(),
+    };
+    let digest = exp.digest(Phase::Evaluation);
+    if record.digest != digest {
+        let what = format!("the experiment that made {}", file.display());
+        return Err(mismatch(what, &digest, &record.digest));
+    }
+    for (name, expected) in inputs {
+        let found = record.inputs.get(name).map_or("nothing", String::as_str);
+        if found != expected {
+            let what = format!("the {name} that {} was measured with", file.display());
+            return Err(mismatch(what, expected, found));
+        }
+    }
+    let before = artifact::read_jsonl(&exp.run_file("attempts-before.jsonl"))?;
+    let after = artifact::read_jsonl(&exp.run_file("attempts-after.jsonl"))?;
+    Ok(Evaluation { record, tasks, before, after })
+}

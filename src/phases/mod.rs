@@ -1,0 +1,11 @@
+//! The walk: what the notebooks and the command line both call. Each `run` computes its artifact or reopens it.
+
+pub mod base_model;
+pub mod data_collection;
+pub mod decisions;
+pub mod evaluation;
+pub mod export;
+pub mod lora;
+pub mod pretraining;
+pub mod training;
+pub mod walk;

@@ -1,0 +1,182 @@
+//! Phase 3: trains the adapter on the verified samples.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::artifact;
+use crate::bench::run::{AttemptLog, attempts};
+use crate::data::task::{Sample, Task};
+use crate::error::{Error, Result};
+use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Phase, TrainConfig};
+use crate::model::lora::{Adapter, load_peft};
+use crate::model::transformer::Transformer;
+use crate::phases::data_collection::{self, DataCollection};
+use crate::phases::lora::{self, Lora};
+use crate::progress::Progress;
+use crate::sandbox::{Limits, Outcome, Sandbox};
+use crate::seed::sha256;
+use crate::tokenizer::Tokenizer;
+use crate::train::batch::{SampleBatches, encode};
+use crate::train::job::{FixedSets, Job, Keep};
+use crate::train::metrics::{GeneratedCheck, TrainingRecord};
+use crate::train::optimizer::Betas;
+use crate::train::trainer::fit;
+
+/// What phase 3 leaves behind.
+#[derive(Debug)]
+pub struct Training {
+    /// The base with the trained adapter on it.
+    pub model: Transformer,
+    /// The trained adapter.
+    pub adapter: Adapter,
+    /// The base's vocabulary.
+    pub tokenizer: Tokenizer,
+    /// What the figures and tables show.
+    pub record: TrainingRecord,
+}
+
+/// Samples in each fixed subset on which the loss is compared over time.
+const FIXED_SAMPLES: usize = 64;
+
+/// Validation tasks that the model is asked to solve at each evaluation, once each and greedily.
+const CHECKED_TASKS: usize = 24;
+
+/// The adapter's name on the model, PEFT's own default.
+const ADAPTER: &str = "default";
+
+/// Share of collapsed completions that stops a run: half of what it writes is waste.
+const COLLAPSE_ALARM: f64 = 0.5;
+
+/// Trains the adapter, or goes on with a run that was stopped, or reopens one that is done. Leaves
+/// `adapter/{adapter_config.json, adapter_model.safetensors}` in the run's folder.
+///
+/// # Errors
+/// Those of phases 1 and 2 and of [`fit`]; [`Error::Mismatch`] when the record or the state there belongs to another
+/// experiment, base or train split (remedy: `--force`).
+pub fn run(exp: &Experiment) -> Result<Training> {
+    // Only what belongs to this phase is made anew under `force`.
+    let reuse = exp.clone().forced(false);
+    let data = data_collection::run(&reuse)?;
+    let Lora { mut model, mut adapter, tokenizer, base_digest, .. } = lora::run(&reuse)?;
+    let (train, validation) = samples(exp, &data)?;
+    let rows = sha256(json!([train, validation]).to_string());
+    let digest = exp.digest(Phase::Training);
+    let inputs = sha256(json!([digest, base_digest, rows]).to_string());
+    let record_file = exp.record_file("training");
+    if record_file.is_file() && !exp.force {
+        let record: TrainingRecord = artifact::read_json(&record_file)?;
+        if record.inputs != inputs {
+            return Err(Error::Mismatch {
+                what: format!("the experiment, base or samples behind {}", record_file.display()),
+                expected: inputs,
+                found: record.inputs,
+                remedy: "use --force to train anew".into(),
+            });
+        }
+        adapter.detach(&mut model)?;
+        let adapter = load_peft(&mut model, ADAPTER, &exp.run_file("adapter"), &base_digest)?;
+        return Ok(Training { model, adapter, tokenizer, record });
+    }
+    let job = job(exp, inputs);
+    let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
+    let config = &exp.config.train;
+    let batches = |samples, size, accumulation| {
+        let encoded = encode(samples, &tokenizer, context)?;
+        SampleBatches::new(encoded, size, accumulation, tokenizer.pad(), exp.config.seed)
+    };
+    let train_batches = batches(&train, config.batch_size, config.accumulation)?;
+    let validation_batches = batches(&validation, config.batch_size, 1)?;
+    let fixed = FixedSets {
+        train: train_batches.fixed_subset(FIXED_SAMPLES),
+        validation: validation_batches.fixed_subset(validation.len()),
+    };
+    let tasks = checked_tasks(&data);
+    let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
+    let parameters = adapter.parameters();
+    let mut check = |_: usize| generated_check(exp, &model, &tokenizer, &tasks, &sandbox);
+    let mut record = fit(&model, &parameters, &job, &train_batches, &fixed, &mut check)?;
+    record.digest = digest;
+    adapter.save_peft(&exp.run_file("adapter"), &base_digest)?;
+    artifact::write_json(&record_file, &record)?;
+    Ok(Training { model, adapter, tokenizer, record })
+}
+
+/// The samples to train on and to validate on: phase 1's, or the files that the experiment names instead.
+fn samples(exp: &Experiment, data: &DataCollection) -> Result<(Vec<Sample>, Vec<Sample>)> {
+    let read = |named: &Option<PathBuf>, usual: &[Sample]| match named {
+        Some(file) => artifact::read_jsonl(&exp.path(file)),
+        None => Ok(usual.to_vec()),
+    };
+    let config = &exp.config.train;
+    Ok((read(&config.data, &data.train)?, read(&config.validation, &data.validation)?))
+}
+
+fn job(exp: &Experiment, digest: String) -> Job {
+    let config = &exp.config.train;
+    Job {
+        name: exp.config.name.clone(),
+        digest,
+        seed: exp.config.seed,
+        optimizer: optimizer(config),
+        betas: Betas { first: 0.9, second: 0.999 },
+        lr_ratio: exp.config.lora.lr_ratio,
+        label_smoothing: config.label_smoothing,
+        eval_every: config.eval_every,
+        patience: config.patience,
+        keep: Keep::Best,
+        collapse_alarm: COLLAPSE_ALARM,
+        folder: exp.run_file("training"),
+        resume: !exp.force,
+        force: exp.force,
+        minutes: None,
+        checkpoint_every: Duration::from_secs(120),
+    }
+}
+
+fn optimizer(config: &TrainConfig) -> OptimizerConfig {
+    OptimizerConfig {
+        steps: config.steps,
+        lr: config.lr,
+        warmup_steps: config.warmup_steps,
+        schedule: config.schedule,
+        weight_decay: config.weight_decay,
+        clip: config.clip,
+    }
+}
+
+/// The first validation samples that have tests.
+fn checked_tasks(data: &DataCollection) -> Vec<Task> {
+    let tasks: BTreeMap<&str, &Task> = data.tasks.iter().map(|task| (task.id.as_str(), task)).collect();
+    let with_tests = data.validation.iter().filter_map(|sample| tasks.get(sample.id.as_str()));
+    with_tests.take(CHECKED_TASKS).map(|&task| task.clone()).collect()
+}
+
+/// Lets the model solve validation tasks; none of them is the benchmark's.
+fn generated_check(
+    exp: &Experiment,
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    tasks: &[Task],
+    sandbox: &Sandbox,
+) -> Result<Option<GeneratedCheck>> {
+    if tasks.is_empty() {
+        return Ok(None);
+    }
+    let config = BenchConfig { samples: 1, temperature: 0.0, ..exp.config.bench.clone() };
+    let progress = Progress::new("generated check", tasks.len());
+    let log = AttemptLog::in_memory();
+    let found = attempts(model, tokenizer, tasks, &config, exp.config.seed, sandbox, log, &progress)?.attempts;
+    let share = |holds: &dyn Fn(&Outcome) -> bool| {
+        found.iter().filter(|attempt| holds(&attempt.outcome)).count() as f64 / found.len() as f64
+    };
+    Ok(Some(GeneratedCheck {
+        samples: found.len(),
+        pass_rate: share(&|o| *o == Outcome::Passed),
+        syntax_valid_rate: share(&|o| !matches!(o, Outcome::SyntaxError | Outcome::Empty | Outcome::Collapsed)),
+        collapse_rate: share(&|o| *o == Outcome::Collapsed),
+        mean_tokens: found.iter().map(|attempt| attempt.tokens).sum::<usize>() as f64 / found.len() as f64,
+    }))
+}

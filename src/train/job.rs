@@ -1,0 +1,113 @@
+//! What to run, where its files lie, and how it is asked to stop.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::experiment::OptimizerConfig;
+use crate::train::batch::Batch;
+use crate::train::optimizer::Betas;
+use crate::train::schedule::decay_start;
+use crate::train::state;
+
+/// Set by Ctrl-C: the loop saves its state after the step at hand and stops.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Asks the running loop to save its state and stop with [`Error::Interrupted`]. Says whether it had been asked before.
+pub fn request_stop() -> bool {
+    STOP.swap(true, Ordering::SeqCst)
+}
+
+/// Which weights a run leaves in the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Those of the last step.
+    Last,
+    /// Those of the best evaluation: highest pass rate of generated code, then lowest validation loss.
+    Best,
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Name of the run, shown while it runs.
+    pub name: String,
+    /// Digest of everything the run depends on, apart from its number of steps.
+    pub digest: String,
+    /// The experiment's seed.
+    pub seed: u64,
+    /// Steps, learning rate, decay, clip.
+    pub optimizer: OptimizerConfig,
+    /// Decay rates of the moments.
+    pub betas: Betas,
+    /// Learning-rate ratio of `lora_B` parameters to the others (LoRA+).
+    pub lr_ratio: f64,
+    /// Label smoothing ε.
+    pub label_smoothing: f64,
+    /// Steps between evaluations.
+    pub eval_every: usize,
+    /// Evaluations without improvement before the run stops; 0 never stops.
+    pub patience: usize,
+    /// Which weights to leave behind.
+    pub keep: Keep,
+    /// Share of collapsed samples from which the run stops; above 1 never stops.
+    pub collapse_alarm: f64,
+    /// Folder for state and metrics.
+    pub folder: PathBuf,
+    /// Go on from a saved state, where there is one.
+    pub resume: bool,
+    /// Start anew although a state lies there.
+    pub force: bool,
+    /// Save the state and stop after this many minutes.
+    pub minutes: Option<f64>,
+    /// Time between two checkpoints; one is also written at each evaluation.
+    pub checkpoint_every: Duration,
+}
+
+/// Fixed batches on which the loss is compared over time.
+#[derive(Debug, Clone, Default)]
+pub struct FixedSets {
+    /// From the training data.
+    pub train: Vec<Batch>,
+    /// Held out.
+    pub validation: Vec<Batch>,
+}
+
+impl Job {
+    /// The file of the latest state.
+    pub fn state_file(&self) -> PathBuf {
+        self.folder.join("state.safetensors")
+    }
+
+    /// The state before the learning rate begins to fall, from which a longer run can go on.
+    pub fn stable_file(&self) -> PathBuf {
+        self.folder.join("stable.safetensors")
+    }
+
+    pub(crate) fn best_file(&self) -> PathBuf {
+        self.folder.join("best.safetensors")
+    }
+}
+
+/// The state to go on from. A run that is to become longer cannot go on from a state whose learning rate has begun to
+/// fall; it goes on from the one saved before.
+pub(crate) fn resume_file(job: &Job) -> Result<PathBuf> {
+    let latest = state::position(&job.state_file())?;
+    let planned = OptimizerConfig { steps: latest.planned_steps, ..job.optimizer.clone() };
+    if latest.planned_steps == job.optimizer.steps
+        || latest.step <= decay_start(&planned).min(decay_start(&job.optimizer))
+    {
+        return Ok(job.state_file());
+    }
+    let stable = job.stable_file();
+    if stable.is_file() && state::position(&stable)?.step <= decay_start(&job.optimizer) {
+        return Ok(stable);
+    }
+    Err(Error::Mismatch {
+        what: format!("planned steps of the run in {}", job.folder.display()),
+        expected: latest.planned_steps.to_string(),
+        found: job.optimizer.steps.to_string(),
+        remedy: "its learning rate has begun to fall; keep the number of steps, or start anew with --force".into(),
+    })
+}

@@ -1,0 +1,144 @@
+//! What a run writes down: one row a step, one row an evaluation, one record for the whole.
+//!
+//! Covered: the rows, the JSON Lines file and its repair on resume. Not covered: figures, which only read these.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact;
+use crate::error::{Error, Result};
+
+/// One optimiser step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The step, counted from 1.
+    pub step: usize,
+    /// Mean cross-entropy over the step's supervised tokens, in nats/token (label smoothing included).
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Global L2 norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Supervised tokens in the step.
+    pub tokens: usize,
+    /// Share of the computed positions that was padding, in [0, 1].
+    pub padding: f64,
+    /// Computed tokens (padding left out) per second of this step.
+    pub tokens_per_second: f64,
+}
+
+/// What the model wrote when it was asked to, in the midst of training: loss alone hides a collapse.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GeneratedCheck {
+    /// Completions judged.
+    pub samples: usize,
+    /// Share that passed its tests.
+    pub pass_rate: f64,
+    /// Share that Python can parse.
+    pub syntax_valid_rate: f64,
+    /// Share that repeats itself or is white space.
+    pub collapse_rate: f64,
+    /// Mean length in tokens.
+    pub mean_tokens: f64,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationRow {
+    /// After this many steps; 0 is before the first.
+    pub step: usize,
+    /// Loss on a fixed subset of the training data, without dropout and smoothing, in nats/token.
+    pub train_loss: f64,
+    /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token.
+    pub validation_loss: f64,
+    /// Generated code, where it was checked.
+    pub generated: Option<GeneratedCheck>,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "detail")]
+pub enum StopReason {
+    /// All steps were taken.
+    Finished,
+    /// The validation result did not improve for this many evaluations.
+    Patience(usize),
+    /// This share of the generated samples had collapsed.
+    Collapsed(f64),
+    /// The time that was allowed is over, in minutes; the run can be resumed.
+    TimeUp(f64),
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRecord {
+    /// Name of the run.
+    pub name: String,
+    /// Digest of the experiment's sections that the run depends on.
+    pub digest: String,
+    /// Digest of those sections together with the base and the samples that the run was fed.
+    pub inputs: String,
+    /// Trainable parameters.
+    pub trainable_parameters: usize,
+    /// Every step.
+    pub steps: Vec<StepRecord>,
+    /// Every evaluation.
+    pub evaluations: Vec<EvaluationRow>,
+    /// Supervised tokens seen.
+    pub tokens_seen: usize,
+    /// Wall time over all parts of the run, in seconds.
+    pub seconds: f64,
+    /// The step whose weights the run leaves behind.
+    pub kept_step: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+}
+
+impl TrainingRecord {
+    /// The evaluation of the weights that the run leaves behind.
+    pub fn kept_evaluation(&self) -> Option<&EvaluationRow> {
+        self.evaluations.iter().rev().find(|row| row.step == self.kept_step)
+    }
+}
+
+/// Appends rows to a JSON Lines file, each flushed at once so that another process can follow the run.
+#[derive(Debug, Clone)]
+pub struct MetricsFile {
+    path: PathBuf,
+}
+
+impl MetricsFile {
+    /// Opens the file for a run that stands at `step`: rows of later steps, left by a run that was killed after its
+    /// last checkpoint, are dropped. `step_of` names a row's step. Returns the rows that stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Malformed`].
+    pub fn open<T>(path: &Path, step: usize, step_of: impl Fn(&T) -> usize) -> Result<(Self, Vec<T>)>
+    where
+        T: Serialize + serde::de::DeserializeOwned,
+    {
+        let mut rows: Vec<T> = Vec::new();
+        if path.is_file() && step > 0 {
+            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+            // A kill can cut the last line short, so reading stops at the first row that is not whole.
+            rows = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
+            rows.retain(|row| step_of(row) <= step);
+        }
+        artifact::write_jsonl(path, &rows)?;
+        Ok((Self { path: path.to_path_buf() }, rows))
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn append<T: Serialize>(&self, row: &T) -> Result<()> {
+        let mut line = serde_json::to_vec(row).map_err(|e| Error::io("write", &self.path)(e.into()))?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new().append(true).open(&self.path).map_err(Error::io("open", &self.path))?;
+        file.write_all(&line).map_err(Error::io("write", &self.path))
+    }
+}

@@ -1,0 +1,11 @@
+//! Fitting weights to tokens: pre-training a base and training an adapter are one loop.
+
+pub mod batch;
+pub mod job;
+pub mod loss;
+pub mod metrics;
+pub mod optimizer;
+pub mod schedule;
+pub mod state;
+pub mod trainer;
+pub mod windows;

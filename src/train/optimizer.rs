@@ -1,0 +1,328 @@
+//! AdamW with decoupled decay (Loshchilov & Hutter 2019, algorithm 2), whose state can be saved and restored.
+//!
+//! candle's own keeps its moments private and in the parameter's type; here they are plain f32 on the host, so that a
+//! run resumes to the bit. The update runs over raw slices, in parallel over chunks of each tensor.
+
+use std::collections::BTreeMap;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+
+/// Elements a thread updates at once: the four arrays of a chunk stay in a core's second-level cache.
+const CHUNK: usize = 16 * 1024;
+
+/// Decay rates of the moments. β₂ = 0.95 forgets sooner than the usual 0.999, which suits runs of few steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Betas {
+    /// Decay of the mean of gradients.
+    pub first: f64,
+    /// Decay of the mean of squared gradients.
+    pub second: f64,
+}
+
+impl Default for Betas {
+    fn default() -> Self {
+        Self { first: 0.9, second: 0.95 }
+    }
+}
+
+/// Added to the root of the second moment.
+const EPSILON: f64 = 1e-8;
+
+/// Gradients by parameter name.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// The moments of one parameter and its share of decay and rate.
+#[derive(Debug, Clone)]
+struct Slot {
+    variable: Var,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+    decays: bool,
+    rate: f64,
+}
+
+/// AdamW over named f32 parameters.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    slots: BTreeMap<String, Slot>,
+    betas: Betas,
+    weight_decay: f64,
+    taken: usize,
+}
+
+/// Whether decoupled decay applies: matrices decay; norms, biases (vectors) and embeddings do not, as their scale
+/// carries meaning.
+pub fn decays(name: &str, variable: &Var) -> bool {
+    variable.rank() >= 2 && !name.contains("embedding")
+}
+
+impl AdamW {
+    /// An optimiser with moments at zero. `rate_of` scales the learning rate of single parameters (LoRA+ for B).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a parameter is not f32: moments in half precision stand still.
+    pub fn new(
+        parameters: &BTreeMap<String, Var>,
+        weight_decay: f64,
+        betas: Betas,
+        rate_of: impl Fn(&str) -> f64,
+    ) -> Result<Self> {
+        let mut slots = BTreeMap::new();
+        for (name, variable) in parameters {
+            if variable.dtype() != DType::F32 {
+                return Err(Error::invalid(
+                    format!("parameter {name} is {:?}", variable.dtype()),
+                    "keep trainable parameters in f32 and cast them in the forward pass",
+                ));
+            }
+            let zeros = vec![0f32; variable.elem_count()];
+            let slot = Slot {
+                variable: variable.clone(),
+                mean: zeros.clone(),
+                square: zeros,
+                decays: decays(name, variable),
+                rate: rate_of(name),
+            };
+            slots.insert(name.clone(), slot);
+        }
+        Ok(Self { slots, betas, weight_decay, taken: 0 })
+    }
+
+    /// Steps taken.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// One step with bias correction. `scale` multiplies each gradient (clipping). A parameter without a gradient
+    /// keeps its value and its moments.
+    ///
+    /// θ ← θ − lr·λ·θ − lr · m̂ / (√v̂ + ε), with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn step(&mut self, gradients: &Gradients, lr: f64, scale: f64) -> Result<()> {
+        self.taken += 1;
+        let correct = |beta: f64| 1.0 - beta.powi(self.taken as i32);
+        let (first, second) = (correct(self.betas.first), correct(self.betas.second));
+        for (name, slot) in &mut self.slots {
+            let Some(gradient) = gradients.get(name) else { continue };
+            let lr = lr * slot.rate;
+            let update = Update {
+                betas: (self.betas.first as f32, self.betas.second as f32),
+                scale: scale as f32,
+                keep: if slot.decays { (1.0 - lr * self.weight_decay) as f32 } else { 1.0 },
+                rate: (lr / first) as f32,
+                root: (1.0 / second) as f32,
+            };
+            let gradient = host(gradient)?;
+            let moments = Mutex::new((&mut slot.mean, &mut slot.square));
+            let op = HostStep { update, gradient: &gradient, moments };
+            if slot.variable.device().is_cpu() {
+                slot.variable.inplace_op1(&op)?;
+            } else {
+                let mut values = host(slot.variable.as_tensor())?;
+                op.run(&mut values);
+                let shape = slot.variable.shape().clone();
+                slot.variable.set(&Tensor::from_vec(values, shape, slot.variable.device())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The moments as tensors on the host: `mean.NAME` and `square.NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        for (name, slot) in &self.slots {
+            for (kind, values) in [("mean", &slot.mean), ("square", &slot.square)] {
+                let tensor = Tensor::from_slice(values, slot.variable.shape(), &Device::Cpu)?;
+                state.insert(format!("{kind}.{name}"), tensor);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Restores what [`AdamW::state`] gave after `taken` steps.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a moment is missing or of another size.
+    pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, taken: usize) -> Result<()> {
+        for (name, slot) in &mut self.slots {
+            for (kind, values) in [("mean", &mut slot.mean), ("square", &mut slot.square)] {
+                let key = format!("{kind}.{name}");
+                let found = state.get(&key).map(host).transpose()?.unwrap_or_default();
+                if found.len() != values.len() {
+                    return Err(Error::Mismatch {
+                        what: format!("elements of {key} in the saved state"),
+                        expected: values.len().to_string(),
+                        found: found.len().to_string(),
+                        remedy: "resume with the architecture and adapter of the saved run, or start anew".into(),
+                    });
+                }
+                *values = found;
+            }
+        }
+        self.taken = taken;
+        Ok(())
+    }
+}
+
+/// Global L2 norm over all gradients, summed in f64 and in a fixed order.
+///
+/// # Errors
+/// [`Error::Tensor`].
+pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+    let mut sum = 0f64;
+    for gradient in gradients.values() {
+        let parts: Vec<f64> = host(gradient)?
+            .par_chunks(CHUNK)
+            .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
+            .collect();
+        sum += parts.iter().sum::<f64>();
+    }
+    Ok(sum.sqrt())
+}
+
+fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    if let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) {
+        return Ok(values[from..to].to_vec());
+    }
+    drop(storage);
+    Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
+/// The numbers of one step for one parameter.
+#[derive(Debug, Clone, Copy)]
+struct Update {
+    betas: (f32, f32),
+    scale: f32,
+    keep: f32,
+    rate: f32,
+    root: f32,
+}
+
+impl Update {
+    fn apply(self, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+        let (b1, b2) = self.betas;
+        for (((w, &g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {
+            let g = g * self.scale;
+            *m = b1 * *m + (1.0 - b1) * g;
+            *v = b2 * *v + (1.0 - b2) * g * g;
+            *w = *w * self.keep - self.rate * *m / ((*v * self.root).sqrt() + EPSILON as f32);
+        }
+    }
+}
+
+/// An update in place of a parameter's storage. The lock only hands the moments through candle's shared reference.
+struct HostStep<'a> {
+    update: Update,
+    gradient: &'a [f32],
+    moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
+}
+
+impl HostStep<'_> {
+    fn run(&self, values: &mut [f32]) {
+        let Ok(mut moments) = self.moments.lock() else { return };
+        let (mean, square) = &mut *moments;
+        values
+            .par_chunks_mut(CHUNK)
+            .zip(self.gradient.par_chunks(CHUNK))
+            .zip(mean.par_chunks_mut(CHUNK))
+            .zip(square.par_chunks_mut(CHUNK))
+            .for_each(|(((w, g), m), v)| self.update.apply(w, g, m, v));
+    }
+}
+
+impl InplaceOp1 for HostStep<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("a trainable parameter is contiguous f32");
+        };
+        self.run(&mut values[from..to]);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_nn::optim::{AdamW as Reference, Optimizer, ParamsAdamW};
+
+    fn variable(values: &[f32], shape: &[usize]) -> Var {
+        Var::from_tensor(&Tensor::from_slice(values, shape, &Device::Cpu).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn steps_agree_with_candles_optimizer() {
+        let ours = variable(&[0.5, -1.0, 2.0, 0.1], &[2, 2]);
+        let theirs = variable(&[0.5, -1.0, 2.0, 0.1], &[2, 2]);
+        let parameters = BTreeMap::from([("layers.0.weight".to_string(), ours.clone())]);
+        let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
+        let params = ParamsAdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: EPSILON, weight_decay: 0.1 };
+        let mut reference = Reference::new(vec![theirs.clone()], params).unwrap();
+        let target = Tensor::new(&[[1f32, 2.0], [-3.0, 0.4]], &Device::Cpu).unwrap();
+        for _ in 0..25 {
+            let loss = |v: &Var| v.as_tensor().sub(&target).unwrap().sqr().unwrap().sum_all().unwrap();
+            let gradient = loss(&ours).backward().unwrap().get(&ours).unwrap().clone();
+            optimizer.step(&BTreeMap::from([("layers.0.weight".to_string(), gradient)]), 1e-2, 1.0).unwrap();
+            reference.backward_step(&loss(&theirs)).unwrap();
+        }
+        let (a, b) = (host(&ours).unwrap(), host(&theirs).unwrap());
+        assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-6), "{a:?} {b:?}");
+        assert!((a[0] - 0.5).abs() > 0.1, "nothing moved");
+    }
+
+    #[test]
+    fn norms_biases_and_embeddings_do_not_decay() {
+        assert!(decays("layers.0.ffn.fc1.weight", &variable(&[1.0; 4], &[2, 2])));
+        assert!(!decays("layers.0.norm1.weight", &variable(&[1.0; 4], &[4])));
+        assert!(!decays("token_embedding.weight", &variable(&[1.0; 4], &[2, 2])));
+    }
+
+    #[test]
+    fn a_clipped_gradient_has_the_largest_norm() {
+        let gradient = Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap();
+        let gradients = BTreeMap::from([("a".to_string(), gradient)]);
+        assert!((global_norm(&gradients).unwrap() - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_restored_optimizer_goes_on_to_the_bit() {
+        let run = |cut: bool| {
+            let w = variable(&[0.5; 6], &[3, 2]);
+            let parameters = BTreeMap::from([("w".to_string(), w.clone())]);
+            let fresh = || AdamW::new(&parameters, 0.01, Betas::default(), |_| 2.0).unwrap();
+            let mut optimizer = fresh();
+            for step in 0..6 {
+                if cut && step == 3 {
+                    let state = optimizer.state().unwrap();
+                    optimizer = fresh();
+                    optimizer.restore(&state, 3).unwrap();
+                }
+                let gradient = w.as_tensor().sqr().unwrap();
+                optimizer.step(&BTreeMap::from([("w".to_string(), gradient)]), 0.1, 0.7).unwrap();
+            }
+            host(&w).unwrap()
+        };
+        assert_eq!(run(false), run(true));
+    }
+
+    #[test]
+    fn a_half_precision_parameter_is_refused() {
+        let half = Var::zeros((2, 2), DType::BF16, &Device::Cpu).unwrap();
+        let parameters = BTreeMap::from([("w".to_string(), half)]);
+        assert!(AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).is_err());
+    }
+}

@@ -1,0 +1,315 @@
+//! The loop: forward, loss, backward, step, evaluate, checkpoint. Pre-training a base and training an adapter differ in
+//! their parameters and their batches, not here.
+//!
+//! Covered: accumulation, clipping, evaluation on fixed subsets and on generated code, early stopping, the best
+//! checkpoint, a collapse alarm, exact resume, a time limit, Ctrl-C, divergence. Not covered: several devices.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use candle_core::{DType, Var};
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::model::checkpoint;
+use crate::model::dropout::Dropout;
+use crate::model::transformer::Transformer;
+use crate::progress::Progress;
+use crate::seed;
+use crate::train::batch::Batches;
+use crate::train::job::{FixedSets, Job, Keep, STOP, resume_file};
+use crate::train::loss::{batch_loss, mean_loss};
+use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
+use crate::train::optimizer::{AdamW, Gradients, global_norm};
+use crate::train::schedule::{decay_start, learning_rate};
+use crate::train::state::{self, Best, Position};
+
+/// Trains `parameters`, the variables of `model`, on the batches of `data`. `check` is called at each evaluation with the
+/// step and may judge generated code.
+///
+/// # Errors
+/// [`Error::Invalid`] when a state lies in the folder and neither resume nor force is asked for, or a parameter gets no
+/// gradient; [`Error::Mismatch`] when the saved state is another run's; [`Error::Diverged`] when the loss or the
+/// gradient stops being a number; [`Error::Interrupted`] on [`request_stop`](crate::train::job::request_stop); [`Error::Io`], [`Error::Tensor`].
+pub fn fit(
+    model: &Transformer,
+    parameters: &BTreeMap<String, Var>,
+    job: &Job,
+    data: &dyn Batches,
+    fixed: &FixedSets,
+    check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
+) -> Result<TrainingRecord> {
+    memory::keep_freed();
+    STOP.store(false, Ordering::SeqCst);
+    let mut run = Run::open(model, parameters, job, fixed)?;
+    let stop = run.go(data, check)?;
+    run.finish(stop)
+}
+
+/// A run in progress.
+struct Run<'a> {
+    model: &'a Transformer,
+    parameters: &'a BTreeMap<String, Var>,
+    job: &'a Job,
+    fixed: &'a FixedSets,
+    optimizer: AdamW,
+    position: Position,
+    steps: Vec<StepRecord>,
+    evaluations: Vec<EvaluationRow>,
+    step_file: MetricsFile,
+    evaluation_file: MetricsFile,
+    begun: Instant,
+    seconds_before: f64,
+}
+
+impl<'a> Run<'a> {
+    fn open(
+        model: &'a Transformer,
+        parameters: &'a BTreeMap<String, Var>,
+        job: &'a Job,
+        fixed: &'a FixedSets,
+    ) -> Result<Self> {
+        let rate = |name: &str| if name.contains("lora_B") { job.lr_ratio } else { 1.0 };
+        let mut optimizer = AdamW::new(parameters, job.optimizer.weight_decay, job.betas, rate)?;
+        let exists = job.state_file().is_file();
+        if exists && !job.resume && !job.force {
+            return Err(Error::invalid(
+                format!("a run lies in {}", job.folder.display()),
+                "continue it with --resume, or start anew with --force",
+            ));
+        }
+        let position = if exists && job.resume {
+            let file = resume_file(job)?;
+            let mut position = state::restore(&file, parameters, &mut optimizer, &job.digest)?;
+            position.planned_steps = job.optimizer.steps;
+            position
+        } else {
+            Position {
+                step: 0,
+                digest: job.digest.clone(),
+                planned_steps: job.optimizer.steps,
+                tokens_seen: 0,
+                seconds: 0.0,
+                best: None,
+            }
+        };
+        let step = position.step;
+        let (step_file, steps) = MetricsFile::open(&job.folder.join("metrics.jsonl"), step, |r: &StepRecord| r.step)?;
+        let (evaluation_file, evaluations) =
+            MetricsFile::open(&job.folder.join("evaluations.jsonl"), step, |r: &EvaluationRow| r.step)?;
+        let seconds_before = position.seconds;
+        let begun = Instant::now();
+        Ok(Self {
+            model,
+            parameters,
+            job,
+            fixed,
+            optimizer,
+            position,
+            steps,
+            evaluations,
+            step_file,
+            evaluation_file,
+            begun,
+            seconds_before,
+        })
+    }
+
+    fn go(
+        &mut self,
+        data: &dyn Batches,
+        check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
+    ) -> Result<StopReason> {
+        let job = self.job;
+        let total = job.optimizer.steps;
+        let progress = Progress::new(job.name.clone(), total);
+        progress.add(self.position.step);
+        if self.position.step == 0 {
+            // A state exists from the first moment, so that "the last good checkpoint" is never missing.
+            self.save()?;
+            self.evaluate(check)?;
+        }
+        let mut saved = Instant::now();
+        while self.position.step < total {
+            let row = self.take_step(data)?;
+            let left = (total - row.step) as f64 * row.tokens as f64 / row.tokens_per_second.max(1.0) / 60.0;
+            progress.note(
+                1,
+                format!(
+                    "loss {:.3} nats/token  lr {:.1e}  {:.0} tokens/s  {left:.0} min left",
+                    row.loss, row.lr, row.tokens_per_second
+                ),
+            );
+            let evaluated = row.step % job.eval_every.max(1) == 0 || row.step == total;
+            let stop = if evaluated { self.evaluate(check)? } else { None };
+            if row.step == decay_start(&job.optimizer) && row.step < total {
+                self.save_to(&job.stable_file())?;
+            }
+            let interrupted = STOP.load(Ordering::SeqCst);
+            let minutes = self.begun.elapsed().as_secs_f64() / 60.0;
+            let time_up = job.minutes.is_some_and(|limit| minutes >= limit) && row.step < total;
+            if evaluated || interrupted || time_up || stop.is_some() || saved.elapsed() >= job.checkpoint_every {
+                self.save()?;
+                saved = Instant::now();
+            }
+            if interrupted {
+                return Err(Error::Interrupted { checkpoint: job.state_file() });
+            }
+            if let Some(stop) = stop {
+                progress.finish();
+                return Ok(stop);
+            }
+            if time_up {
+                progress.finish();
+                return Ok(StopReason::TimeUp(minutes));
+            }
+        }
+        progress.finish();
+        Ok(StopReason::Finished)
+    }
+
+    fn take_step(&mut self, data: &dyn Batches) -> Result<StepRecord> {
+        let job = self.job;
+        let step = self.position.step + 1;
+        let begun = Instant::now();
+        let batches = data.step(step)?;
+        let tokens: usize = batches.iter().map(|batch| batch.targets.len()).sum();
+        let mut dropout = Dropout::new(seed::rng(job.seed, &format!("dropout {step}")));
+        let mut gradients = Gradients::new();
+        let mut loss_sum = 0.0;
+        for batch in &batches {
+            // Each micro-batch counts by its supervised tokens, so that accumulation changes memory, not the result.
+            let share = batch.targets.len() as f64 / tokens as f64;
+            let loss = batch_loss(self.model, batch, &mut dropout, job.label_smoothing)?;
+            loss_sum += f64::from(loss.to_scalar::<f32>()?) * share;
+            let mut found = (loss * share)?.backward()?;
+            for (name, variable) in self.parameters {
+                let gradient = found.remove(variable).ok_or_else(|| {
+                    Error::invalid(
+                        format!("parameter {name} received no gradient at step {step}"),
+                        "an operation without a backward pass lies between it and the loss; run `codelora base audit`",
+                    )
+                })?;
+                let sum = match gradients.remove(name) {
+                    Some(sum) => (sum + gradient)?,
+                    None => gradient,
+                };
+                gradients.insert(name.clone(), sum);
+            }
+        }
+        let norm = global_norm(&gradients)?;
+        if !loss_sum.is_finite() || !norm.is_finite() {
+            return Err(Error::Diverged { step, loss: loss_sum, checkpoint: job.state_file() });
+        }
+        let clip = if norm > job.optimizer.clip { job.optimizer.clip / norm } else { 1.0 };
+        let lr = learning_rate(&job.optimizer, step);
+        self.optimizer.step(&gradients, lr, clip)?;
+        self.position.step = step;
+        self.position.tokens_seen += tokens;
+        let real: usize = batches.iter().map(|batch| batch.real).sum();
+        let computed: usize = batches.iter().map(|batch| batch.rows * batch.seq).sum();
+        let row = StepRecord {
+            step,
+            loss: loss_sum,
+            lr,
+            grad_norm: norm,
+            tokens,
+            padding: 1.0 - real as f64 / computed as f64,
+            tokens_per_second: real as f64 / begun.elapsed().as_secs_f64(),
+        };
+        self.step_file.append(&row)?;
+        self.steps.push(row.clone());
+        Ok(row)
+    }
+
+    /// Measures, remembers the best, and says whether to stop.
+    fn evaluate(
+        &mut self,
+        check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
+    ) -> Result<Option<StopReason>> {
+        let (job, step) = (self.job, self.position.step);
+        let row = EvaluationRow {
+            step,
+            train_loss: mean_loss(self.model, &self.fixed.train)?,
+            validation_loss: mean_loss(self.model, &self.fixed.validation)?,
+            generated: check(step)?,
+        };
+        println!(
+            "{}: step {step}  train {:.4}  validation {:.4} nats/token{}",
+            job.name,
+            row.train_loss,
+            row.validation_loss,
+            row.generated.as_ref().map_or(String::new(), |g| format!(
+                "  passed {:.0} %  parses {:.0} %  collapsed {:.0} %  {:.0} tokens",
+                100.0 * g.pass_rate,
+                100.0 * g.syntax_valid_rate,
+                100.0 * g.collapse_rate,
+                g.mean_tokens
+            ))
+        );
+        let pass_rate = row.generated.as_ref().map_or(0.0, |g| g.pass_rate);
+        let loss = row.validation_loss;
+        let better = self
+            .position
+            .best
+            .as_ref()
+            .is_none_or(|best| pass_rate > best.pass_rate || (pass_rate == best.pass_rate && loss < best.loss));
+        if better {
+            self.position.best = Some(Best { step, pass_rate, loss, since: 0 });
+            if job.keep == Keep::Best {
+                let weights = self.parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+                checkpoint::save_safetensors(&weights, &job.best_file(), DType::F32, &BTreeMap::new())?;
+            }
+        } else if let Some(best) = &mut self.position.best {
+            best.since += 1;
+        }
+        let since = self.position.best.as_ref().map_or(0, |best| best.since);
+        // An untrained model may well repeat itself; the alarm is for a model that training made worse.
+        let collapsed =
+            row.generated.as_ref().map(|g| g.collapse_rate).filter(|&rate| step > 0 && rate > job.collapse_alarm);
+        self.evaluation_file.append(&row)?;
+        self.evaluations.push(row);
+        Ok(match collapsed {
+            Some(rate) => Some(StopReason::Collapsed(rate)),
+            None if job.patience > 0 && since >= job.patience => Some(StopReason::Patience(since)),
+            None => None,
+        })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.save_to(&self.job.state_file())
+    }
+
+    fn save_to(&mut self, file: &std::path::Path) -> Result<()> {
+        self.position.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
+        state::save(file, self.parameters, &self.optimizer, &self.position)
+    }
+
+    fn finish(mut self, stop: StopReason) -> Result<TrainingRecord> {
+        self.position.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
+        let mut kept_step = self.position.step;
+        let best = self.position.best.as_ref().filter(|best| best.step != kept_step);
+        if let (Keep::Best, Some(best), false) = (self.job.keep, best, matches!(stop, StopReason::TimeUp(_))) {
+            let weights = checkpoint::read_safetensors(&self.job.best_file(), self.model.device())?;
+            for (name, variable) in self.parameters {
+                if let Some(weight) = weights.get(name) {
+                    variable.set(weight)?;
+                }
+            }
+            kept_step = best.step;
+        }
+        Ok(TrainingRecord {
+            name: self.job.name.clone(),
+            digest: self.job.digest.clone(),
+            inputs: self.job.digest.clone(),
+            trainable_parameters: self.parameters.values().map(|v| v.elem_count()).sum(),
+            steps: self.steps,
+            evaluations: self.evaluations,
+            tokens_seen: self.position.tokens_seen,
+            seconds: self.position.seconds,
+            kept_step,
+            stop,
+        })
+    }
+}

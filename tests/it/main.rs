@@ -1,0 +1,14 @@
+//! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
+
+mod bench_harness;
+mod cli;
+mod data_phase;
+#[cfg(feature = "cli")]
+mod fetch;
+mod house;
+mod model_audit;
+mod model_golden;
+mod model_proofs;
+mod notebooks;
+mod sandbox_attacks;
+mod training;

@@ -1,0 +1,272 @@
+//! Tests of training: a run that is stopped, resumed, made longer or sent astray.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use candle_core::{Device, Tensor, Var};
+use codelora::data::corpus::TokenStream;
+use codelora::error::Error;
+use codelora::experiment::{Experiment, LoraConfig, OptimizerConfig, Schedule};
+use codelora::model::config::ArchConfig;
+use codelora::model::init::init;
+use codelora::model::transformer::Transformer;
+use codelora::model::{checkpoint, lora};
+use codelora::seed;
+use codelora::train::batch::{Batches, Encoded, SampleBatches};
+use codelora::train::job::{FixedSets, Job, Keep, request_stop};
+use codelora::train::metrics::{GeneratedCheck, StopReason, TrainingRecord};
+use codelora::train::optimizer::Betas;
+use codelora::train::trainer::fit;
+use codelora::train::windows::{Cut, Part, WindowBatches};
+use rand::Rng;
+
+/// The flag of Ctrl-C belongs to the process, so runs of this file take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn arch() -> ArchConfig {
+    serde_json::from_value(serde_json::json!({
+        "arch_type": "transformer", "num_layers": 2, "hidden_dim": 32, "num_heads": 4, "ffn_multiplier": 2.0,
+        "normalization": "layernorm", "activation": "gelu", "position_encoding": "rope",
+        "attention_dropout": 0.1, "residual_dropout": 0.1, "vocab_size": 64, "max_seq_length": 32,
+        "tie_word_embeddings": true
+    }))
+    .unwrap()
+}
+
+fn fresh() -> (Transformer, BTreeMap<String, Var>) {
+    let parameters = init(&arch(), &mut seed::rng(5, "weights"), &Device::Cpu).unwrap();
+    let weights: BTreeMap<String, Tensor> =
+        parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+    (Transformer::from_weights(&arch(), &weights).unwrap(), parameters)
+}
+
+/// Documents that count upwards: something to learn.
+fn windows(folder: &Path) -> WindowBatches {
+    let mut rng = seed::rng(5, "documents");
+    let documents = (0..60).map(|_| {
+        let (start, length) = (rng.random_range(2..30u32), rng.random_range(5..20u32));
+        Ok((start..start + length).chain([0]).collect())
+    });
+    let stream = TokenStream::write(&folder.join("stream"), documents).unwrap();
+    WindowBatches::new(vec![Part { stream, weight: 1.0, cut: Cut::Packed }], 4, 32, 5, "test").unwrap()
+}
+
+fn new_job(folder: &Path, steps: usize) -> Job {
+    Job {
+        name: "test".into(),
+        digest: "d".into(),
+        seed: 5,
+        optimizer: OptimizerConfig {
+            steps,
+            lr: 3e-3,
+            warmup_steps: 2,
+            schedule: Schedule::Wsd,
+            weight_decay: 0.1,
+            clip: 1.0,
+        },
+        betas: Betas::default(),
+        lr_ratio: 1.0,
+        label_smoothing: 0.0,
+        eval_every: 5,
+        patience: 0,
+        keep: Keep::Last,
+        collapse_alarm: f64::INFINITY,
+        folder: folder.to_path_buf(),
+        resume: true,
+        force: false,
+        minutes: None,
+        checkpoint_every: Duration::from_secs(3600),
+    }
+}
+
+type Check = dyn FnMut(usize) -> codelora::Result<Option<GeneratedCheck>>;
+
+fn train(job: &Job, data: &dyn Batches, check: &mut Check) -> (codelora::Result<TrainingRecord>, String) {
+    let (model, parameters) = fresh();
+    let fixed = FixedSets { train: data.step(1001).unwrap(), validation: data.step(1002).unwrap() };
+    let record = fit(&model, &parameters, job, data, &fixed, check);
+    (record, checkpoint::digest(&model.weights()).unwrap())
+}
+
+fn none(_: usize) -> codelora::Result<Option<GeneratedCheck>> {
+    Ok(None)
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_bit_and_a_longer_one_from_its_stable_part() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let whole = new_job(&folder.path().join("whole"), 20);
+    let (record, straight) = train(&whole, &data, &mut none);
+    let record = record.unwrap();
+    assert_eq!((record.steps.len(), record.kept_step, record.stop.clone()), (20, 20, StopReason::Finished));
+    assert!(record.steps[19].loss < record.steps[0].loss - 0.5, "it learned nothing");
+
+    // Ctrl-C at step 10, then on.
+    let cut = new_job(&folder.path().join("cut"), 20);
+    let (stopped, _) = train(&cut, &data, &mut |step| {
+        if step == 10 {
+            request_stop();
+        }
+        Ok(None)
+    });
+    assert!(matches!(stopped, Err(Error::Interrupted { ref checkpoint }) if checkpoint.is_file()), "{stopped:?}");
+    let (resumed, weights) = train(&cut, &data, &mut none);
+    let resumed = resumed.unwrap();
+    assert_eq!(weights, straight, "10 + 10 steps are not 20");
+    assert_eq!(
+        resumed.steps.iter().map(|s| s.loss).collect::<Vec<_>>(),
+        record.steps.iter().map(|s| s.loss).collect::<Vec<_>>()
+    );
+    assert_eq!(resumed.tokens_seen, 20 * 4 * 32);
+
+    // A run of 10 steps has begun to decay after 8; made longer, it goes on from there.
+    let mut longer = new_job(&folder.path().join("longer"), 10);
+    train(&longer, &data, &mut none).0.unwrap();
+    longer.optimizer.steps = 20;
+    let (record, weights) = train(&longer, &data, &mut none);
+    assert_eq!(record.unwrap().steps.len(), 20);
+    assert_eq!(weights, straight, "the longer run is not the run of 20 steps");
+
+    // Another experiment's state is never taken over, nor overwritten unasked.
+    let other = Job { digest: "e".into(), ..whole.clone() };
+    assert!(matches!(train(&other, &data, &mut none).0, Err(Error::Mismatch { .. })));
+    let unasked = Job { resume: false, ..whole };
+    assert!(train(&unasked, &data, &mut none).0.unwrap_err().to_string().contains("--resume"));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_with_a_good_checkpoint() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let mut job = new_job(&folder.path().join("run"), 20);
+    job.optimizer.lr = f64::INFINITY;
+    let (result, _) = train(&job, &data, &mut none);
+    let Err(Error::Diverged { step, checkpoint, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(step, 2);
+    let state = checkpoint::read_safetensors(&checkpoint, &Device::Cpu).unwrap();
+    for (name, tensor) in state {
+        let sum = tensor.sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(sum.is_finite(), "{name} of the last good checkpoint");
+    }
+}
+
+/// Samples that count upwards from the prompt's last token.
+fn samples(count: u32) -> Vec<Encoded> {
+    (0..count)
+        .map(|i| {
+            let (start, length) = (2 + i % 20, 6 + i % 9);
+            Encoded { tokens: (start..start + length).chain([0]).collect(), prompt: 3 }
+        })
+        .collect()
+}
+
+#[test]
+fn accumulation_changes_memory_and_not_the_result() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |accumulation: usize| {
+        let data = SampleBatches::new(samples(64), 12, accumulation, 1, 5).unwrap();
+        let (model, parameters) = fresh();
+        let mut job = new_job(&folder.path().join(accumulation.to_string()), 6);
+        job.seed = 6;
+        // Dropout masks depend on the shape of a micro-batch, so this model goes without.
+        let mut plain = arch();
+        (plain.attention_dropout, plain.residual_dropout) = (0.0, 0.0);
+        let model = Transformer::from_weights(&plain, &model.weights()).unwrap();
+        let record = fit(&model, &parameters, &job, &data, &FixedSets::default(), &mut none).unwrap();
+        record.steps.iter().map(|s| (s.loss, s.grad_norm)).collect::<Vec<_>>()
+    };
+    for (one, three) in run(1).iter().zip(run(3)) {
+        assert!((one.0 - three.0).abs() < 1e-4 && (one.1 - three.1).abs() < 1e-3, "{one:?} {three:?}");
+    }
+}
+
+#[test]
+fn the_best_evaluation_is_kept_and_patience_ends_the_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let mut job = new_job(&folder.path().join("run"), 60);
+    (job.keep, job.patience) = (Keep::Best, 2);
+    // The generated code is best at step 10 and never again.
+    let check = |collapsed: bool| {
+        move |step: usize| {
+            let (pass_rate, collapse_rate) =
+                if step == 10 { (0.5, 0.0) } else { (0.25, f64::from(u8::from(collapsed))) };
+            Ok(Some(GeneratedCheck { samples: 4, pass_rate, syntax_valid_rate: 1.0, collapse_rate, mean_tokens: 9.0 }))
+        }
+    };
+    let (record, weights) = train(&job, &data, &mut check(false));
+    let record = record.unwrap();
+    assert_eq!((record.kept_step, record.stop.clone()), (10, StopReason::Patience(2)));
+    assert_eq!(record.kept_evaluation().unwrap().generated.as_ref().unwrap().pass_rate, 0.5);
+    let mut ten = new_job(&folder.path().join("ten"), 60);
+    ten.minutes = Some(0.0);
+    let mut last = String::new();
+    for _ in 0..10 {
+        last = train(&ten, &data, &mut none).1;
+    }
+    assert_eq!(weights, last, "what is left behind is not step 10");
+
+    job.folder = folder.path().join("alarm");
+    job.collapse_alarm = 0.5;
+    let (record, _) = train(&job, &data, &mut check(true));
+    assert_eq!(record.unwrap().stop, StopReason::Collapsed(1.0));
+}
+
+#[test]
+fn training_an_adapter_leaves_every_bit_of_the_base() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut model, _) = fresh();
+    let before = checkpoint::digest(&model.weights()).unwrap();
+    let config = LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        targets: vec!["all-linear".into()],
+        rslora: false,
+        dora: false,
+        lr_ratio: 1.0,
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+    };
+    let adapter = lora::attach(&mut model, &config, &mut seed::rng(5, "adapter")).unwrap();
+    let data = SampleBatches::new(samples(64), 16, 1, 1, 5).unwrap();
+    let mut job = new_job(folder.path(), 20);
+    job.optimizer.lr = 1e-2;
+    let record = fit(&model, &adapter.parameters(), &job, &data, &FixedSets::default(), &mut none).unwrap();
+    assert!(record.steps[19].loss < record.steps[0].loss - 0.1, "the adapter learned nothing");
+    assert_eq!(checkpoint::digest(&model.weights()).unwrap(), before);
+    let moved = adapter
+        .parameters()
+        .iter()
+        .filter(|(name, _)| name.contains("lora_B"))
+        .all(|(_, b)| b.as_tensor().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap() > 0.0);
+    assert!(moved, "a B stayed zero");
+}
+
+#[test]
+fn the_small_bases_experiment_says_how_it_is_trained() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let exp = Experiment::open(root.join("data/experiments/base-small.toml")).unwrap();
+    let pretrain = exp.config.base.pretrain.as_ref().unwrap();
+    let arch = ArchConfig::load(&exp.path(&pretrain.arch)).unwrap();
+    assert_eq!((arch.vocab_size, arch.max_seq_length), (pretrain.vocabulary, pretrain.context));
+    assert!(pretrain.raw_share + pretrain.pair_share < 1.0);
+    let text = std::fs::read_to_string(&exp.file).unwrap().replace("raw_share", "row_share");
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("typo.toml");
+    std::fs::write(&path, text).unwrap();
+    let fault = Experiment::open(&path).unwrap_err().to_string();
+    assert!(fault.contains("raw_share") || fault.contains("row_share"), "{fault}");
+}
