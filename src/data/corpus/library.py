@@ -44,8 +44,9 @@ def pair(node, lines, plan):
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     head = f"def {node.name}({ast.unparse(node.args)}){returns}:\n"
     whole = f'{head}    """{summary}"""\n{textwrap.indent(text, "    ")}\n'
+    # A tree is not enough: a nested function with `nonlocal` parses on its own and does not compile.
     try:
-        ast.parse(whole)
+        compile(whole, node.name, "exec", dont_inherit=True)
     except SyntaxError:
         return None
     return whole

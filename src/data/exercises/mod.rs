@@ -4,8 +4,9 @@
 //! changes is one operator of the body that changes, so that a model must read the docstring to write the body. The
 //! engine is three short files: [`family`] reads and checks the tables, `template` fills placeholders, `draw` picks.
 //!
-//! Covered: distinct samples, balance over families, provenance; no sample has the name of a benchmark's function, and
-//! choices known to behave like one are withheld (`withheld.toml`). Not covered: execution ([`verify`](crate::data::verify)) and decontamination by syntax tree and behaviour
+//! Covered: distinct samples, balance over families, provenance; no sample has the name of one of the benchmark's functions,
+//! and choices known to behave like one are withheld (`withheld.toml`). Not covered: execution
+//! ([`verify`](crate::data::verify)) and decontamination by syntax tree and behaviour
 //! ([`decontaminate`](crate::data::decontaminate)), which every sample passes later, whatever its source.
 
 mod draw;
@@ -44,7 +45,7 @@ const FILES: &[(&str, &str)] = &[
 /// Names that any family may use.
 const COMMON: (&str, &str) = ("common.toml", include_str!("../../../data/exercises/common.toml"));
 
-/// Choices that behave like a function of a benchmark.
+/// Choices that behave like a function of the benchmark.
 const WITHHELD: (&str, &str) = ("withheld.toml", include_str!("../../../data/exercises/withheld.toml"));
 
 /// Licence of every exercise: they are this project's own work.
@@ -53,7 +54,7 @@ const LICENCE: &str = "MIT OR Apache-2.0";
 /// What samples are drawn from.
 struct Catalogue {
     families: Vec<Family>,
-    /// Names of the functions of both benchmarks.
+    /// Names of the benchmark's functions.
     refused: BTreeSet<String>,
 }
 
@@ -73,8 +74,8 @@ fn read_catalogue() -> Result<Catalogue> {
         families.extend(family::parse(&folder.join(file), text, &common)?);
     }
     withheld::withhold(&folder.join(WITHHELD.0), WITHHELD.1, &mut families)?;
-    let tasks = [embedded::benchmark20()?, embedded::other40()?].into_iter().flatten();
-    Ok(Catalogue { families, refused: tasks.map(|task| task.entry_point).collect() })
+    let refused = embedded::benchmark20()?.into_iter().map(|task| task.entry_point).collect();
+    Ok(Catalogue { families, refused })
 }
 
 /// All families, in the order of the files.
