@@ -30,6 +30,18 @@ pub struct StepRecord {
     pub tokens_per_second: f64,
 }
 
+impl StepRecord {
+    /// What TensorBoard shows of a step.
+    pub fn scalars(&self) -> [(&'static str, f64); 4] {
+        [
+            ("loss/batch", self.loss),
+            ("step/learning_rate", self.lr),
+            ("step/gradient_norm", self.grad_norm),
+            ("step/tokens_per_second", self.tokens_per_second),
+        ]
+    }
+}
+
 /// What the model wrote when it was asked to, in the midst of training: loss alone hides a collapse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GeneratedCheck {
@@ -56,6 +68,22 @@ pub struct EvaluationRow {
     pub validation_loss: f64,
     /// Generated code, where it was checked.
     pub generated: Option<GeneratedCheck>,
+}
+
+impl EvaluationRow {
+    /// What TensorBoard shows of an evaluation.
+    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut found = vec![("loss/train", self.train_loss), ("loss/validation", self.validation_loss)];
+        found.extend(self.generated.iter().flat_map(|check| {
+            [
+                ("generated/pass_rate", check.pass_rate),
+                ("generated/syntax_valid_rate", check.syntax_valid_rate),
+                ("generated/collapse_rate", check.collapse_rate),
+                ("generated/mean_tokens", check.mean_tokens),
+            ]
+        }));
+        found
+    }
 }
 
 /// Why a run ended.

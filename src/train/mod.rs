@@ -7,5 +7,6 @@ pub mod metrics;
 pub mod optimizer;
 pub mod schedule;
 pub mod state;
+pub mod tensorboard;
 pub mod trainer;
 pub mod windows;

@@ -24,6 +24,7 @@ use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepReco
 use crate::train::optimizer::{AdamW, Gradients, global_norm};
 use crate::train::schedule::{decay_start, learning_rate};
 use crate::train::state::{self, Best, Position};
+use crate::train::tensorboard::EventFile;
 
 /// Trains `parameters`, the variables of `model`, on the batches of `data`. `check` is called at each evaluation with the
 /// step and may judge generated code.
@@ -59,6 +60,7 @@ struct Run<'a> {
     evaluations: Vec<EvaluationRow>,
     step_file: MetricsFile,
     evaluation_file: MetricsFile,
+    events: EventFile,
     begun: Instant,
     seconds_before: f64,
 }
@@ -111,6 +113,7 @@ impl<'a> Run<'a> {
             evaluations,
             step_file,
             evaluation_file,
+            events: EventFile::create(&job.folder.join("tensorboard"), step)?,
             begun,
             seconds_before,
         })
@@ -219,6 +222,7 @@ impl<'a> Run<'a> {
             tokens_per_second: real as f64 / begun.elapsed().as_secs_f64(),
         };
         self.step_file.append(&row)?;
+        self.events.scalars(step, &row.scalars())?;
         self.steps.push(row.clone());
         Ok(row)
     }
@@ -269,6 +273,7 @@ impl<'a> Run<'a> {
         let collapsed =
             row.generated.as_ref().map(|g| g.collapse_rate).filter(|&rate| step > 0 && rate > job.collapse_alarm);
         self.evaluation_file.append(&row)?;
+        self.events.scalars(step, &row.scalars())?;
         self.evaluations.push(row);
         Ok(match collapsed {
             Some(rate) => Some(StopReason::Collapsed(rate)),
