@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use polars::prelude::{AnyValue, DataFrame, df};
 
 use crate::bench::report::{escape, highlight};
+use crate::bench::twins::{Twin, TwinsRecord};
 use crate::decide::{Decision, DecisionRecord, Verdict};
 use crate::error::Result;
 use crate::experiment::{Experiment, Rule};
@@ -144,6 +145,15 @@ pub fn findings(record: &AuditRecord) -> Result<Html> {
         "verdict" => column(|finding| if finding.sound { "✓ sound" } else { "✗ unsound" }.into()),
         "finding" => column(|finding| finding.says.clone()),
     )?))
+}
+
+/// The twins side by side: what each wrote for the same prompt.
+pub fn twins(record: &TwinsRecord, index: usize) -> Html {
+    let side = |twin: &Twin| {
+        let written = twin.written.get(index);
+        written.map_or_else(|| Html(String::new()), |w| code(&format!("{}{}", w.prompt, w.completion), false))
+    };
+    beside(("with a mask", side(&record.masked)), ("without", side(&record.unmasked)))
 }
 
 /// What was proven of the adapter.

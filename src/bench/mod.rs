@@ -8,3 +8,4 @@ pub mod run;
 pub mod samples;
 pub mod self_test;
 pub mod tasks;
+pub mod twins;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use codelora::Experiment;
 use codelora::phases::export;
+use codelora::phases::import::Import;
 
 /// Verified samples, LoRA on candle, a benchmark one can believe.
 ///
@@ -92,7 +93,17 @@ pub struct BaseArgs {
 #[derive(Subcommand)]
 pub enum BaseVerb {
     /// Prove that the base is causal, honest about its loss, and trainable.
-    Audit(Common),
+    #[command(
+        after_help = "Examples:\n  codelora base audit\n  codelora base audit --log v1_log.jsonl --log-smoothing 0.1 --log-vocabulary 8000"
+    )]
+    Audit(AuditArgs),
+    /// Make a base folder of a PyTorch checkpoint, safetensors or a Hugging Face Starcoder2 folder.
+    #[command(
+        after_help = "Example:\n  codelora base import --checkpoint model.pt --arch-json arch.json --tokenizer-path tokenizer.json --output data/base/mine"
+    )]
+    Import(ImportArgs),
+    /// Train two models that differ in nothing but the causal mask: the earlier failure in miniature.
+    Twins(Common),
     /// Train a base from an experiment file with a [base.pretrain] section.
     Train {
         #[command(flatten)]
@@ -104,6 +115,55 @@ pub enum BaseVerb {
         #[arg(long, value_name = "M")]
         minutes: Option<f64>,
     },
+}
+
+/// Arguments of `base audit`.
+#[derive(Args)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Also hold another model's log (JSONL with step and train_loss, val_loss or loss) against its floor.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Label smoothing that the log's losses were computed with.
+    #[arg(long, value_name = "E", default_value_t = 0.1)]
+    pub log_smoothing: f64,
+    /// Vocabulary that the label smoothing was spread over.
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    pub log_vocabulary: usize,
+}
+
+/// Arguments of `base import`.
+#[derive(Args)]
+pub struct ImportArgs {
+    /// Weights: .pt, .safetensors, or a Hugging Face folder.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: PathBuf,
+    /// Architecture file [default: what a Hugging Face folder says].
+    #[arg(long, value_name = "FILE")]
+    pub arch_json: Option<PathBuf>,
+    /// Vocabulary [default: tokenizer.json of a Hugging Face folder].
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer_path: Option<PathBuf>,
+    /// The base folder to write.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Overwrite a base that lies there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl ImportArgs {
+    /// The request.
+    pub fn import(self) -> Import {
+        Import {
+            checkpoint: self.checkpoint,
+            arch: self.arch_json,
+            tokenizer: self.tokenizer_path,
+            output: self.output,
+            force: self.force,
+        }
+    }
 }
 
 /// Arguments of `train`: the plan's own names, each an override of the experiment file.

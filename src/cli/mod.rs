@@ -7,11 +7,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use codelora::data::fetch;
-use codelora::phases::{base_model, data_collection, decisions, evaluation, pretraining, training, walk};
+use codelora::phases::{
+    base_model, data_collection, decisions, evaluation, import, pretraining, training, twins, walk,
+};
 use codelora::{Error, Experiment};
 
 pub use arguments::Cli;
-use arguments::{BaseVerb, Common, LabArgs, Verb};
+use arguments::{AuditArgs, BaseVerb, Common, LabArgs, Verb};
 
 use crate::lab::{self, Lab};
 
@@ -37,7 +39,12 @@ pub fn run(cli: Cli) -> Result<()> {
             show::data(&data_collection::run(&experiment)?)
         }
         Verb::Base(args) => match args.verb {
-            BaseVerb::Audit(common) => show::base(&base_model::run(&open(&common)?)?),
+            BaseVerb::Audit(args) => audit(&args),
+            BaseVerb::Import(args) => show::imported(&import::run(&args.import())?),
+            BaseVerb::Twins(common) => {
+                stop_on_request();
+                show::twins(&twins::run(&open(&common)?)?)
+            }
             BaseVerb::Train { common, resume, minutes } => {
                 stop_on_request();
                 show::pretraining(&pretraining::run(&open(&common)?, pretraining::Options { resume, minutes })?)
@@ -63,6 +70,16 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Lab(args) => run_lab(&args),
         Verb::Export(args) => args.run(&open(&args.common)?),
     }
+}
+
+/// Audits the experiment's base, and the log of another where one is named.
+fn audit(args: &AuditArgs) -> Result<()> {
+    let experiment = open(&args.common)?;
+    let base = base_model::run(&experiment)?;
+    let log = args.log.as_ref();
+    let floor = log.map(|log| base_model::audit_log(&experiment, log, args.log_smoothing, args.log_vocabulary));
+    show::base(&base)?;
+    floor.transpose()?.map_or(Ok(()), |floor| show::floor(&floor))
 }
 
 /// Opens the experiment that the arguments name, with their overrides.

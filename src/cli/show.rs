@@ -4,15 +4,19 @@ use anyhow::Result;
 use codelora::Experiment;
 use codelora::bench::pass_at_k::Interval;
 use codelora::bench::report::checkpoint_rows;
+use codelora::bench::twins::{TwinsRecord, Written};
 use codelora::experiment::Rule;
+use codelora::model::audit::{Finding, Floor};
 use codelora::phases::base_model::BaseModel;
 use codelora::phases::data_collection::DataCollection;
 use codelora::phases::decisions::Decisions;
 use codelora::phases::evaluation::Evaluation;
+use codelora::phases::import::Imported;
 use codelora::phases::lora::Lora;
 use codelora::phases::pretraining::PretrainRecord;
 use codelora::phases::training::Training;
 use codelora::phases::walk::Walk;
+use codelora::sandbox::Outcome;
 
 /// The whole walk: one table a phase, the verdicts last.
 pub fn walk(experiment: &Experiment, walk: &Walk) -> Result<()> {
@@ -48,11 +52,52 @@ pub fn data(collection: &DataCollection) -> Result<()> {
 
 /// Phase 0.
 pub fn base(base: &BaseModel) -> Result<()> {
+    findings("base model", base.record.audit.findings());
+    Ok(())
+}
+
+/// Another model's reported losses.
+pub fn floor(floor: &Floor) -> Result<()> {
+    findings("the log", [floor.finding()]);
+    Ok(())
+}
+
+/// An imported base.
+pub fn imported(imported: &Imported) -> Result<()> {
+    println!("{} parameters, weights {}\n", imported.parameters, imported.digest);
+    findings("imported base", imported.findings.clone());
+    Ok(())
+}
+
+fn findings(title: &str, findings: impl IntoIterator<Item = Finding>) {
     let mut rows = vec![words(["audit", "verdict", "finding"])];
-    for finding in base.record.audit.findings() {
+    for finding in findings {
         rows.push(vec![finding.audit, if finding.sound { "sound" } else { "UNSOUND" }.into(), finding.says]);
     }
-    table("base model", &rows);
+    table(title, &rows);
+}
+
+/// The twins.
+pub fn twins(record: &TwinsRecord) -> Result<()> {
+    let mut rows = vec![words(["twin", "last loss", "above the floor", "collapsed", "parses", "passes", "causality"])];
+    for (name, twin) in [("with a mask", &record.masked), ("without", &record.unmasked)] {
+        let last = twin.training.steps.last().map_or(f64::NAN, |row| row.loss);
+        rows.push(vec![
+            name.into(),
+            format!("{last:.3}"),
+            format!("{:.3}", last - record.floor),
+            percent(twin.share(|written| written.outcome == Outcome::Collapsed)),
+            percent(twin.share(Written::parses)),
+            percent(twin.share(|written| written.outcome == Outcome::Passed)),
+            if twin.causality.finding().sound { "sound" } else { "UNSOUND" }.into(),
+        ]);
+    }
+    table("twins", &rows);
+    for (name, twin) in [("with a mask", &record.masked), ("without", &record.unmasked)] {
+        if let Some(written) = twin.written.first() {
+            println!("── {name}\n{}{}\n", written.prompt, written.completion);
+        }
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! A figure function turns a record into a [`Chart`](chart::Chart); [`draw`] turns a chart into SVG and PNG. Both are pure: the
 //! same record gives the same bytes, without a date or a path in them.
 
+pub mod base;
 pub mod chart;
 pub mod data;
 mod draw;

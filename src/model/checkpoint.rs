@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, pickle};
 use sha2::{Digest, Sha256};
 
 use crate::artifact;
@@ -50,10 +50,8 @@ pub fn load(folder: &Path, device: &Device) -> Result<Base> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(config: &ArchConfig, file: &Path, device: &Device) -> Result<Base> {
-    let pickled = file.extension().is_some_and(|extension| extension == "pt" || extension == "pth");
-    let weights = if pickled { read_pt(file)? } else { read_safetensors(file, device)? };
     let mut weights: BTreeMap<String, Tensor> =
-        weights.into_iter().filter(|(key, _)| !is_derived(key, config)).collect();
+        read(file, device)?.into_iter().filter(|(key, _)| !is_derived(key, config)).collect();
     check(config, &weights, file)?;
     for weight in weights.values_mut() {
         *weight = weight.to_device(device)?.to_dtype(DType::F32)?.contiguous()?;
@@ -62,8 +60,17 @@ pub fn load_with(config: &ArchConfig, file: &Path, device: &Device) -> Result<Ba
     Ok(Base { config: config.clone(), weights, digest })
 }
 
+/// Reads the tensors of a `.pt`, `.pth` or `.safetensors` file.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`].
+pub fn read(file: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let pickled = file.extension().is_some_and(|extension| extension == "pt" || extension == "pth");
+    if pickled { read_pt(file) } else { read_safetensors(file, device) }
+}
+
 /// Keys that carry nothing of their own: rotary tables, and the head of a tied model.
-fn is_derived(key: &str, config: &ArchConfig) -> bool {
+pub(crate) fn is_derived(key: &str, config: &ArchConfig) -> bool {
     key.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && key == "lm_head.weight")
 }
 
@@ -103,6 +110,20 @@ pub fn expected_shapes(config: &ArchConfig) -> BTreeMap<String, Vec<usize>> {
 /// # Errors
 /// [`Error::Mismatch`] with all faults at once: keys that are missing, not expected, or of another shape.
 pub fn check(config: &ArchConfig, weights: &BTreeMap<String, Tensor>, file: &Path) -> Result<()> {
+    let faults = faults(config, weights);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Mismatch {
+        what: format!("weights in {}", file.display()),
+        expected: format!("the {} keys of the architecture", expected_shapes(config).len()),
+        found: format!("{} faults:\n    {}", faults.len(), faults.join("\n    ")),
+        remedy: "use the architecture file that belongs to this checkpoint (layers, widths, vocabulary, norm)".into(),
+    })
+}
+
+/// Every key that is missing, not expected, or of another shape, with what was expected.
+pub fn faults(config: &ArchConfig, weights: &BTreeMap<String, Tensor>) -> Vec<String> {
     let expected = expected_shapes(config);
     let mut faults = Vec::new();
     for (key, shape) in &expected {
@@ -117,15 +138,7 @@ pub fn check(config: &ArchConfig, weights: &BTreeMap<String, Tensor>, file: &Pat
     for key in weights.keys().filter(|key| !expected.contains_key(*key)) {
         faults.push(format!("unexpected {key} {:?}", weights[key].dims()));
     }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Mismatch {
-        what: format!("weights in {}", file.display()),
-        expected: format!("the {} keys of the architecture", expected.len()),
-        found: format!("{} faults:\n    {}", faults.len(), faults.join("\n    ")),
-        remedy: "use the architecture file that belongs to this checkpoint (layers, widths, vocabulary, norm)".into(),
-    })
+    faults
 }
 
 /// Reads a safetensors file, in the file's own float types.
@@ -197,20 +210,31 @@ fn little_endian(tensor: &Tensor) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Malformed`] when the file is no zip of a pickle, is truncated, or holds anything but tensors there.
 pub fn read_pt(file: &Path) -> Result<BTreeMap<String, Tensor>> {
-    fs::metadata(file).map_err(Error::io("read", file))?;
-    let nested = candle_core::pickle::read_all_with_key(file, Some("model_state_dict"));
-    let tensors = match nested {
-        Ok(tensors) if !tensors.is_empty() => tensors,
-        _ => candle_core::pickle::read_all(file).map_err(|e| {
-            let what = format!("no readable PyTorch checkpoint: {e}");
-            Error::malformed(file, None, what, "save it again with torch.save({\"model_state_dict\": …}, path)")
-        })?,
+    let bytes = fs::metadata(file).map_err(Error::io("read", file))?.len();
+    let refused = |what: String| {
+        let what = format!("no readable PyTorch checkpoint: {what}");
+        Error::malformed(file, None, what, "save it again with torch.save({\"model_state_dict\": …}, path)")
     };
+    let key = Some("model_state_dict");
+    let found = match pickle::read_pth_tensor_info(file, false, key) {
+        Ok(found) if !found.is_empty() => (key, found),
+        _ => (None, pickle::read_pth_tensor_info(file, false, None).map_err(|e| refused(e.to_string()))?),
+    };
+    let (key, tensors) = found;
+    // A pickle may claim any shape; memory is only given to one that the file can fill.
+    for tensor in &tensors {
+        let dims = tensor.layout.dims().iter().map(|&dim| dim as u64);
+        let size = dims.chain([tensor.dtype.size_in_bytes() as u64]).try_fold(1u64, u64::checked_mul);
+        if size.is_none_or(|size| size > bytes) {
+            let shape = tensor.layout.dims();
+            return Err(refused(format!("{} claims the shape {shape:?} in a file of {bytes} bytes", tensor.name)));
+        }
+    }
     if tensors.is_empty() {
         let what = "the checkpoint holds no tensors";
         return Err(Error::malformed(file, None, what, "expected {\"model_state_dict\": {key: tensor}}"));
     }
-    Ok(tensors.into_iter().collect())
+    Ok(pickle::read_all_with_key(file, key).map_err(|e| refused(e.to_string()))?.into_iter().collect())
 }
 
 /// SHA-256 over keys, shapes and f32 values, in key order: the same for a checkpoint and its re-saved f32 copy.

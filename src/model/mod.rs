@@ -4,6 +4,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod config;
 pub mod dropout;
+pub mod huggingface;
 pub mod init;
 pub mod kv_cache;
 pub mod linear;

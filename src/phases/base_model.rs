@@ -1,5 +1,6 @@
 //! Phase 0: opens the base model and shows that it can be trusted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -9,7 +10,9 @@ use crate::artifact;
 use crate::data::embedded;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Phase};
-use crate::model::audit::AuditRecord;
+use crate::figures;
+use crate::figures::chart::Chart;
+use crate::model::audit::{AuditRecord, Floor, Report, floor_of_log};
 use crate::model::checkpoint::{self, Base};
 use crate::model::config::ArchConfig;
 use crate::model::transformer::Transformer;
@@ -90,7 +93,7 @@ pub fn run(exp: &Experiment) -> Result<BaseModel> {
         return Ok(BaseModel { arch: base.config.clone(), tokenizer, base, record });
     }
     let card = folder.join("pretraining.json");
-    let pretraining = if card.is_file() { Some(artifact::read_json(&card)?) } else { None };
+    let pretraining: Option<PretrainRecord> = if card.is_file() { Some(artifact::read_json(&card)?) } else { None };
     let record = BaseRecord {
         digest,
         folder: exp.config.base.folder.display().to_string(),
@@ -98,11 +101,45 @@ pub fn run(exp: &Experiment) -> Result<BaseModel> {
         arch: base.config.clone(),
         vocabulary: tokenizer.vocabulary(),
         parameters: base.weights.values().map(|w| w.elem_count()).sum(),
-        audit: AuditRecord::new(&base.model()?, &audited_code(&tokenizer)?, None, exp.config.seed)?,
+        audit: AuditRecord::new(
+            &base.model()?,
+            &audited_code(&tokenizer, base.config.max_seq_length)?,
+            pretraining.as_ref().and_then(reported),
+            exp.config.seed,
+        )?,
         pretraining,
     };
     artifact::write_json(&record_file, &record)?;
     Ok(BaseModel { arch: base.config.clone(), tokenizer, base, record })
+}
+
+/// The losses that the base's own training reported, against their floor.
+fn reported(record: &PretrainRecord) -> Option<Floor> {
+    let steps = record.training.steps.iter();
+    let reports: Vec<Report> = steps.map(|row| (row.step as u64, "train_loss".to_string(), row.loss)).collect();
+    let floor = Floor::of(&reports, record.config.label_smoothing, record.vocabulary)?;
+    // The curve is in the training's record already.
+    Some(Floor { curves: BTreeMap::new(), ..floor })
+}
+
+/// Holds the losses of another model's log against the floor of its label smoothing, and leaves `records/floor.json`.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`] of the log.
+pub fn audit_log(exp: &Experiment, log: &Path, smoothing: f64, vocabulary: usize) -> Result<Floor> {
+    let floor = floor_of_log(log, smoothing, vocabulary)?;
+    artifact::write_json(&exp.record_file("floor"), &floor)?;
+    Ok(floor)
+}
+
+/// Every figure of a base.
+pub fn charts(record: &BaseRecord) -> Vec<Chart> {
+    let training = record.pretraining.as_ref();
+    figures::base::all(
+        &record.audit,
+        training.map(|training| &training.training),
+        training.map_or(&[][..], |training| &training.corpus),
+    )
 }
 
 /// The vocabulary and the weights of the experiment's base folder, held against each other.
@@ -123,9 +160,9 @@ pub fn open(exp: &Experiment) -> Result<(Tokenizer, Base)> {
     Ok((tokenizer, base))
 }
 
-/// Code that the audits read, from our own tasks: token ids `(batch, seq)`.
-fn audited_code(tokenizer: &Tokenizer) -> Result<Tensor> {
-    let (batch, seq) = AUDITED;
+/// Code that the audits read, from our own tasks: token ids `(batch, seq)`, `seq` at most `context`.
+pub(crate) fn audited_code(tokenizer: &Tokenizer, context: usize) -> Result<Tensor> {
+    let (batch, seq) = (AUDITED.0, AUDITED.1.min(context));
     let mut ids = Vec::with_capacity(batch * seq);
     for task in embedded::benchmark20()?.iter().cycle().take(batch * seq) {
         ids.extend(tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?);

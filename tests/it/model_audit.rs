@@ -5,11 +5,13 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
+use codelora::figures;
 use codelora::model::audit::{self, AuditRecord};
 use codelora::model::config::{ArchConfig, Attention};
 use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
 use codelora::model::transformer::Transformer;
+use codelora::phases::twins::{self, Scale};
 use codelora::seed::rng;
 
 type Outcome = codelora::Result<()>;
@@ -83,6 +85,41 @@ fn the_floor_of_label_smoothing_flags_the_earlier_log() -> Outcome {
             assert!(!floor.finding().sound, "{floor:?}");
         }
         Err(_) => println!("skipped: CODELORA_V1 is not set"),
+    }
+    Ok(())
+}
+
+#[test]
+fn twins_begin_alike_and_the_one_without_a_mask_is_found_out() -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let quick = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/experiments/quick.toml");
+    let mut experiment = codelora::Experiment::open(quick)?;
+    experiment.config.paths.run = folder.path().into();
+    let scale = Scale { exercises: 800, asked: 4, samples: 1, context: 48, batch: 4, steps: 60, thinned_to: 10 };
+    let record = twins::run_at(&experiment, scale)?;
+    let (masked, unmasked) = (&record.masked, &record.unmasked);
+    assert!(masked.causality.finding().sound && !unmasked.causality.finding().sound);
+    assert!((masked.training.steps[0].loss - unmasked.training.steps[0].loss).abs() < 0.05, "they begin alike");
+    assert!(masked.floor.finding().sound && record.floor > 1.0);
+    assert_eq!((masked.written.len(), unmasked.written.len(), masked.training.steps.len()), (4, 4, 7));
+    // The second call reopens; another experiment is refused.
+    assert_eq!(twins::run_at(&experiment, scale)?, record);
+    experiment.config.seed += 1;
+    assert!(twins::run_at(&experiment, scale).unwrap_err().to_string().contains("--force"));
+    Ok(())
+}
+
+#[test]
+fn audits_draw_figures() -> Outcome {
+    let floor = audit::Floor::of(&[(1, "train_loss".into(), 3.0), (2, "train_loss".into(), 1.3)], 0.1, 8000);
+    let record = AuditRecord::new(&trained(Attention::Causal)?, &ids(), floor.clone(), 1)?;
+    assert_eq!(record.findings().iter().filter(|finding| !finding.sound).count(), 1, "the loss stands at its floor");
+    let mut charts = figures::base::all(&record, None, &[]);
+    charts.push(figures::base::floor(&floor.unwrap()));
+    let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
+    assert_eq!(names, ["base-causality", "base-leak", "base-gradient", "base-overfit", "base-floor"]);
+    for chart in &charts {
+        assert!(figures::draw(chart)?.svg.contains(&chart.title));
     }
     Ok(())
 }

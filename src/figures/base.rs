@@ -1,0 +1,284 @@
+//! Figures of phase 0: is the base a language model at all?
+
+use std::collections::BTreeMap;
+
+use super::chart::{Bars, Chart, Histogram, Lines, Plot, Series};
+use crate::bench::twins::{Twin, TwinsRecord, Written};
+use crate::data::corpus::SourceStatistics;
+use crate::model::audit::{AuditRecord, Floor, Leak, Overfit};
+use crate::sandbox::Outcome;
+use crate::train::metrics::{EvaluationRow, TrainingRecord};
+
+/// Every figure of the audits, and of the training where it is known.
+pub fn all(audit: &AuditRecord, training: Option<&TrainingRecord>, corpus: &[SourceStatistics]) -> Vec<Chart> {
+    let mut charts = vec![causality(audit), leak(&[("this base", &audit.leak)]), gradient(audit), overfit(audit)];
+    charts.extend(training.map(self::training));
+    charts.extend(training.and_then(generated));
+    charts.extend((!corpus.is_empty()).then(|| self::corpus(corpus)));
+    charts
+}
+
+/// Both figures of the twins.
+pub fn of_twins(record: &TwinsRecord) -> Vec<Chart> {
+    vec![twins(record), twins_written(record)]
+}
+
+/// The losses of both twins and the floor.
+pub fn twins(record: &TwinsRecord) -> Chart {
+    let curve = |label: &str, twin: &Twin| Series {
+        label: label.into(),
+        points: twin.training.steps.iter().map(|row| (row.step as f64, row.loss)).collect(),
+        marked: false,
+    };
+    let last = |twin: &Twin| twin.training.steps.last().map_or(f64::NAN, |row| row.loss);
+    Chart {
+        name: "base-twins".into(),
+        title: "What does a missing mask do to the loss?".into(),
+        caption: format!(
+            "Two models, alike to the bit at the start, on the same batches; one sees the token it is asked for. After {} \
+             steps its loss is {:.2} nats/token, {:.2} above the floor {:.2} that label smoothing leaves to a model that \
+             knows the answer; its twin stands at {:.2}. The lower curve is the one that looks perfect.",
+            record.masked.training.kept_step,
+            last(&record.unmasked),
+            last(&record.unmasked) - record.floor,
+            record.floor,
+            last(&record.masked)
+        ),
+        plot: Plot::Lines(Lines {
+            x: "optimiser step".into(),
+            y: "loss with label smoothing (nats/token)".into(),
+            series: vec![curve("with a mask", &record.masked), curve("without", &record.unmasked)],
+            references: vec![(record.floor, format!("floor {:.2}", record.floor))],
+            from_zero: true,
+            ..Lines::default()
+        }),
+    }
+}
+
+/// What both twins write.
+pub fn twins_written(record: &TwinsRecord) -> Chart {
+    type Measure = fn(&Written) -> bool;
+    let measures: [(&str, Measure); 4] = [
+        ("collapsed", |written| written.outcome == Outcome::Collapsed),
+        ("parses", Written::parses),
+        ("does something", |written| written.shape.non_trivial),
+        ("passes its tests", |written| written.outcome == Outcome::Passed),
+    ];
+    let shares = |twin: &Twin| measures.iter().map(|(_, holds)| twin.share(*holds)).collect();
+    Chart {
+        name: "base-twins-written".into(),
+        title: "And to what the model writes?".into(),
+        caption: format!(
+            "{} completions of exercises that neither twin has seen, sampled as the earlier attempt sampled. The twin with \
+             the perfect loss cannot write: without an answer to copy it has learned nothing.",
+            record.masked.written.len()
+        ),
+        plot: Plot::Bars(Bars {
+            x: "share of completions".into(),
+            labels: measures.iter().map(|(name, _)| name.to_string()).collect(),
+            groups: vec![("with a mask".into(), shares(&record.masked)), ("without".into(), shares(&record.unmasked))],
+            percent: true,
+            x_at_least: 1.0,
+            ..Bars::default()
+        }),
+    }
+}
+
+/// Reported losses beside the floor of their label smoothing.
+pub fn floor(record: &Floor) -> Chart {
+    let names = BTreeMap::from([("train_loss", "training"), ("val_loss", "validation"), ("loss", "loss")]);
+    let series = record.curves.iter().map(|(kind, points)| Series {
+        label: names.get(kind.as_str()).unwrap_or(&kind.as_str()).to_string(),
+        points: points.iter().map(|&(step, loss)| (step as f64, loss)).collect(),
+        marked: points.len() < 30,
+    });
+    Chart {
+        name: "base-floor".into(),
+        title: "How near does the earlier attempt's loss come to its floor?".into(),
+        caption: format!(
+            "Losses of the earlier attempt's log and the floor that label smoothing {} over {} tokens leaves to a model \
+             that knows the next token: {:.4} nats/token. The lowest report, {:.4} at step {}, stands {:.4} above it.",
+            record.smoothing,
+            record.vocabulary,
+            record.floor,
+            record.lowest,
+            record.step,
+            record.lowest - record.floor
+        ),
+        plot: Plot::Lines(Lines {
+            x: "optimiser step".into(),
+            y: "reported loss (nats/token)".into(),
+            series: series.collect(),
+            references: vec![(record.floor, format!("floor {:.3}", record.floor))],
+            from_zero: true,
+            ..Lines::default()
+        }),
+    }
+}
+
+/// Which logits moved when a token changed.
+pub fn causality(audit: &AuditRecord) -> Chart {
+    let places = &audit.causality.places;
+    Chart {
+        name: "base-causality".into(),
+        title: "Does a changed token move the past?".into(),
+        caption: format!(
+            "{} tokens were changed one at a time. Share of the logits that moved in any bit: before the token none may, \
+             from it on most must, or the probe would be blind.",
+            audit.causality.changed
+        ),
+        plot: Plot::Bars(Bars {
+            x: "logits that moved".into(),
+            labels: places.iter().map(|place| format!("token {}", place.position)).collect(),
+            groups: vec![
+                ("before it".into(), places.iter().map(|place| place.earlier).collect()),
+                ("from it on".into(), places.iter().map(|place| place.later).collect()),
+            ],
+            percent: true,
+            x_at_least: 1.0,
+            ..Bars::default()
+        }),
+    }
+}
+
+/// Loss with and without the mask, of one model or several.
+pub fn leak(models: &[(&str, &Leak)]) -> Chart {
+    let losses = |of: fn(&Leak) -> f64| models.iter().map(|(_, leak)| of(leak)).collect();
+    Chart {
+        name: "base-leak".into(),
+        title: "Does it do better when it may see the answer?".into(),
+        caption:
+            "Loss on unseen code with the causal mask and with the mask taken off. A model that was trained without a \
+                  mask falls to a fraction of its loss when it is taken off; a causal one gains nothing from it."
+                .into(),
+        plot: Plot::Bars(Bars {
+            x: "loss (nats/token)".into(),
+            labels: models.iter().map(|(name, _)| name.to_string()).collect(),
+            groups: vec![
+                ("with the mask".into(), losses(|leak| leak.masked)),
+                ("without".into(), losses(|leak| leak.unmasked)),
+            ],
+            ..Bars::default()
+        }),
+    }
+}
+
+/// Gradient norms of all tensors.
+pub fn gradient(audit: &AuditRecord) -> Chart {
+    const BINS_PER_DECADE: f64 = 2.0;
+    let logs: Vec<f64> = audit.gradient.norms.values().filter(|norm| **norm > 0.0).map(|norm| norm.log10()).collect();
+    let start = logs.iter().copied().fold(f64::INFINITY, f64::min).min(0.0).floor();
+    let end = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max).max(start + 1.0).ceil();
+    let mut counts = vec![0.0; ((end - start) * BINS_PER_DECADE) as usize];
+    for log in &logs {
+        let bin = ((log - start) * BINS_PER_DECADE) as usize;
+        counts[bin.min(((end - start) * BINS_PER_DECADE) as usize - 1)] += 1.0;
+    }
+    Chart {
+        name: "base-gradient".into(),
+        title: "Does every tensor receive a gradient?".into(),
+        caption: format!(
+            "Norms of the gradients of all {} tensors on one batch; {} receive none. An operation without a backward pass \
+             would show here, and nowhere else.",
+            audit.gradient.tensors,
+            audit.gradient.missing.len()
+        ),
+        plot: Plot::Histogram(Histogram {
+            x: "log₁₀ of the gradient's norm".into(),
+            y: "tensors".into(),
+            start,
+            width: 1.0 / BINS_PER_DECADE,
+            groups: vec![("tensors".into(), counts)],
+            ..Histogram::default()
+        }),
+    }
+}
+
+/// One batch learned by heart.
+pub fn overfit(audit: &AuditRecord) -> Chart {
+    Chart {
+        name: "base-overfit".into(),
+        title: "Can a model of this shape learn one batch by heart?".into(),
+        caption:
+            "A fresh model of the base's shape, trained on the same 128 tokens again and again. One that cannot learn \
+                  them has a fault in its operations or its optimiser."
+                .into(),
+        plot: Plot::Lines(Lines {
+            x: "step on the same batch".into(),
+            y: "loss (nats/token)".into(),
+            series: vec![Series {
+                label: "loss".into(),
+                points: (1..).zip(&audit.overfit.losses).map(|(step, loss)| (f64::from(step), *loss)).collect(),
+                marked: false,
+            }],
+            references: vec![(Overfit::LEARNED, format!("learned: {}", Overfit::LEARNED))],
+            from_zero: true,
+            ..Lines::default()
+        }),
+    }
+}
+
+/// The pre-training of the base.
+pub fn training(record: &TrainingRecord) -> Chart {
+    let held_out = record.evaluations.iter().map(|row: &EvaluationRow| (row.step as f64, row.validation_loss));
+    Chart {
+        name: "base-training".into(),
+        title: "How was the base trained?".into(),
+        caption: format!(
+            "Pre-training from scratch: the loss of each step's batch, and of held-out text of the same mixture, over {:.2}M \
+             tokens.",
+            record.tokens_seen as f64 / 1e6
+        ),
+        plot: Plot::Lines(Lines {
+            x: "optimiser step".into(),
+            y: "loss (nats/token)".into(),
+            series: vec![
+                Series {
+                    label: "batch".into(),
+                    points: record.steps.iter().map(|row| (row.step as f64, row.loss)).collect(),
+                    marked: false,
+                },
+                Series { label: "held out".into(), points: held_out.collect(), marked: true },
+            ],
+            from_zero: true,
+            ..Lines::default()
+        }),
+    }
+}
+
+/// What the base wrote while it was trained, where that was looked at.
+pub fn generated(record: &TrainingRecord) -> Option<Chart> {
+    let chart = super::training::generated(record);
+    let looked = record.evaluations.iter().any(|row| row.generated.is_some());
+    looked.then(|| Chart {
+        name: "base-generated".into(),
+        title: "What does the base write while it is trained?".into(),
+        caption:
+            "Simple tasks that are neither trained on nor in the benchmark, completed greedily at each evaluation."
+                .into(),
+        ..chart
+    })
+}
+
+/// Tokens of each source.
+pub fn corpus(sources: &[SourceStatistics]) -> Chart {
+    let tokens = |of: fn(&SourceStatistics) -> usize| sources.iter().map(|source| of(source) as f64).collect();
+    Chart {
+        name: "base-corpus".into(),
+        title: "What is the base trained on?".into(),
+        caption:
+            "Tokens of each source after filters, de-duplication and decontamination. What is held out is chosen by \
+                  each document's own digest."
+                .into(),
+        plot: Plot::Bars(Bars {
+            x: "tokens".into(),
+            labels: sources.iter().map(|source| source.source.clone()).collect(),
+            groups: vec![
+                ("train".into(), tokens(|source| source.tokens)),
+                ("held out".into(), tokens(|source| source.held_out_tokens)),
+            ],
+            stacked: true,
+            ..Bars::default()
+        }),
+    }
+}
