@@ -327,6 +327,12 @@ pub struct TrainConfig {
     /// JSONL of samples to validate on, in place of phase 1's.
     #[serde(default)]
     pub validation: Option<PathBuf>,
+    /// Train on this many samples, the first of a fixed shuffle; absent: on all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Seed of the adapter, the batches and dropout, where it is not the experiment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// How a checkpoint is measured.
@@ -478,6 +484,11 @@ impl Experiment {
     /// The folder of the adapter that is measured: the run's own unless another is named.
     pub fn adapter_folder(&self) -> PathBuf {
         self.config.bench.adapter.as_ref().map_or_else(|| self.run_file("adapter"), |folder| self.path(folder))
+    }
+
+    /// The seed of the adapter, the batches and dropout.
+    pub fn train_seed(&self) -> u64 {
+        self.config.train.seed.unwrap_or(self.config.seed)
     }
 
     /// Whether the experiment reads the public datasets.

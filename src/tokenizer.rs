@@ -176,6 +176,11 @@ impl Tokenizer {
         self.pad
     }
 
+    /// The token with this id, as the vocabulary spells it; none outside the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Number of ids, special tokens included: the least number of rows of the model's embedding.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary

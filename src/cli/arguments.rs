@@ -39,6 +39,11 @@ pub enum Verb {
     /// Phases 2 and 3: attach the adapter, prove it, train it.
     #[command(after_help = "Example:\n  codelora train --max-steps 100 --lr 5e-4 --output-dir data/runs/try")]
     Train(TrainArgs),
+    /// Train at every point of a grid, each in a process of its own, and compare with what the seed does.
+    #[command(
+        after_help = "Examples:\n  codelora sweep --rank 4,8,16 --seeds 1,2,3\n  codelora sweep --lr 3e-4,1e-3 --targets attention,all-linear --slurm --jobs 8"
+    )]
+    Sweep(SweepArgs),
     /// Phase 3: measure the base and the adapted model on a benchmark.
     #[command(
         after_help = "Example:\n  codelora bench --samples 20 --temperature 0.2 --benchmark data/benchmarks/simple20.jsonl"
@@ -53,8 +58,10 @@ pub enum Verb {
     /// Set up Jupyter with a Rust kernel under the project and open the notebooks.
     #[command(after_help = "Examples:\n  codelora lab\n  codelora lab --execute 1 4")]
     Lab(LabArgs),
-    /// Write the adapter, or the merged model, for other tools.
-    #[command(after_help = "Example:\n  codelora export --output target/merged --merged")]
+    /// Write the adapter, the base or the merged model for other tools.
+    #[command(
+        after_help = "Examples:\n  codelora export --output target/merged --merged\n  codelora export --hf target/starcoder2"
+    )]
     Export(ExportArgs),
 }
 
@@ -201,9 +208,49 @@ pub struct TrainArgs {
     /// Steps between evaluations and checkpoints.
     #[arg(long, value_name = "N")]
     pub eval_interval: Option<usize>,
-    /// Go on from the saved state.
-    #[arg(long)]
+    /// Insist on going on from a saved state; a run that was stopped goes on in any case.
+    #[arg(long, conflicts_with = "force")]
     pub resume: bool,
+}
+
+/// Arguments of `sweep`. A value that is not named is the experiment's.
+#[derive(Args)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Ranks; alpha grows with the rank.
+    #[arg(long, value_name = "R,…", value_delimiter = ',')]
+    pub rank: Vec<usize>,
+    /// Peak learning rates.
+    #[arg(long, value_name = "X,…", value_delimiter = ',')]
+    pub lr: Vec<f64>,
+    /// Targets; several layers of one point are joined by +, as in qkv+out_proj.
+    #[arg(long, value_name = "T,…", value_delimiter = ',')]
+    pub targets: Vec<String>,
+    /// Numbers of training samples; 0 is all.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub samples: Vec<usize>,
+    /// Seeds of the adapter, the batches and dropout.
+    #[arg(long, value_name = "S,…", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// Where the sweep goes; one that lies there goes on [default: the run's folder with -sweep].
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Points at a time.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: usize,
+    /// How often a point that failed is started again.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub retries: usize,
+    /// Submit the points as a Slurm job array instead of running them here.
+    #[arg(long)]
+    pub slurm: bool,
+    /// Run the point in this folder.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub point: Option<PathBuf>,
+    /// Write the table and the figure of the sweep in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
 }
 
 /// Arguments of `bench`.
@@ -250,18 +297,35 @@ pub struct LabArgs {
 
 /// Arguments of `export`.
 #[derive(Args)]
+#[group(id = "where", required = true, multiple = false, args = ["output", "hf"])]
 pub struct ExportArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Where the export goes.
+    /// Write the adapter here, in PEFT's layout; with --merged, a base folder.
     #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Write the base with the adapter merged into it, instead of the adapter alone.
+    pub output: Option<PathBuf>,
+    /// Write a folder that transformers loads as Starcoder2ForCausalLM: the base and, under `adapter`, the adapter for it;
+    /// with --merged, one model.
+    #[arg(long, value_name = "DIR")]
+    pub hf: Option<PathBuf>,
+    /// Merge the adapter into the base.
     #[arg(long)]
     pub merged: bool,
 }
 
 impl TrainArgs {
+    /// Refuses to resume what was never begun.
+    pub fn check(&self, experiment: &Experiment) -> Result<()> {
+        let folder = experiment.run_file("training");
+        if self.resume && !folder.join("state.safetensors").is_file() {
+            anyhow::bail!(
+                "there is no saved state in {}\n  remedy: name the run's --output-dir, or start without --resume",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
     /// The experiment with the arguments in place of what its file says.
     pub fn apply(&self, mut experiment: Experiment) -> Experiment {
         let config = &mut experiment.config;
@@ -309,12 +373,21 @@ impl BenchArgs {
 impl ExportArgs {
     /// Writes the export.
     pub fn run(&self, experiment: &Experiment) -> Result<()> {
-        if self.merged {
-            export::merged(experiment, &self.output)?;
-        } else {
-            export::adapter(experiment, &self.output)?;
+        if let Some(folder) = &self.hf {
+            let adapter = export::hugging_face(experiment, folder, self.merged)?;
+            let model = if self.merged { "merged model" } else { "base" };
+            println!("{model} exported to {}", folder.display());
+            if let Some(adapter) = adapter {
+                println!("adapter for it exported to {}", adapter.display());
+            }
+        } else if let Some(folder) = &self.output {
+            if self.merged {
+                export::merged(experiment, folder)?;
+            } else {
+                export::adapter(experiment, folder)?;
+            }
+            println!("exported to {}", folder.display());
         }
-        println!("exported to {}", self.output.display());
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod show;
+mod sweep;
 
 use std::path::Path;
 
@@ -53,7 +54,22 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Train(args) => {
             stop_on_request();
             let experiment = args.apply(open(&args.common)?);
+            require_data(&experiment)?;
+            args.check(&experiment)?;
             show::training(&training::run(&experiment)?)
+        }
+        Verb::Sweep(args) => {
+            if let Some(folder) = &args.point {
+                stop_on_request();
+                codelora::phases::sweep::run_point(folder)?;
+                return Ok(());
+            }
+            if let Some(folder) = &args.report {
+                return sweep::report(&codelora::phases::sweep::open(folder)?);
+            }
+            let experiment = open(&args.common)?;
+            require_data(&experiment)?;
+            sweep::run(&args, &experiment)
         }
         Verb::Bench(args) => {
             let experiment = args.apply(open(&args.common)?);

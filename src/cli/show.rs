@@ -17,6 +17,7 @@ use codelora::phases::pretraining::PretrainRecord;
 use codelora::phases::training::Training;
 use codelora::phases::walk::Walk;
 use codelora::sandbox::Outcome;
+use codelora::train::sweep::SweepRecord;
 
 /// The whole walk: one table a phase, the verdicts last.
 pub fn walk(experiment: &Experiment, walk: &Walk) -> Result<()> {
@@ -130,6 +131,15 @@ pub fn training(run: &Training) -> Result<()> {
     table("training", &rows);
     println!("kept step {}, {} supervised tokens seen\n", run.record.kept_step, run.record.tokens_seen);
     Ok(())
+}
+
+/// A sweep.
+pub fn sweep(record: &SweepRecord) {
+    table(&format!("sweep of {}", record.experiment), &record.table());
+    println!(
+        "mean ± standard deviation [lowest, highest] over seeds; loss in nats/token, {:.4} before training",
+        record.loss_before
+    );
 }
 
 /// Phase 3, evaluation.

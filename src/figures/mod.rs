@@ -8,6 +8,7 @@ pub mod chart;
 pub mod data;
 mod draw;
 pub mod evaluation;
+pub mod sweep;
 mod theme;
 pub mod training;
 

@@ -10,4 +10,5 @@ pub mod kv_cache;
 pub mod linear;
 pub mod lora;
 pub mod ops;
+pub mod starcoder2;
 pub mod transformer;

@@ -64,6 +64,9 @@ pub struct Proofs {
     pub gradient_error: f64,
     /// Largest |Δlogit| between the adapter beside the base and merged into it.
     pub merge_error: f64,
+    /// Largest |logit|, beside which `merge_error` is judged.
+    #[serde(default)]
+    pub largest_logit: f64,
     /// After merging and unmerging the base's weights are what they were, to the bit.
     pub base_unchanged: bool,
 }
@@ -87,8 +90,9 @@ pub struct LoraRecord {
 
 /// Largest relative error of the gradient that rounding in f32 explains.
 pub const GRADIENT_TOLERANCE: f64 = 2e-2;
-/// Largest |Δlogit| of a merge that rounding in f32 explains.
-pub const MERGE_TOLERANCE: f64 = 1e-3;
+/// Largest |Δlogit| of a merge that rounding in f32 explains, as a share of the largest |logit|: a sum is rounded to a
+/// share of its size.
+pub const MERGE_TOLERANCE: f64 = 1e-5;
 
 /// Programs on which the proofs run; any text does.
 const TEXTS: [&str; 2] = [
@@ -106,7 +110,7 @@ pub fn run(exp: &Experiment) -> Result<Lora> {
     let mut model = base.model()?;
     let batch = proof_batch(&tokenizer)?;
     let before = model.forward(&ids(&batch)?)?;
-    let mut adapter = lora::attach(&mut model, &exp.config.lora, &mut seed::rng(exp.config.seed, "adapter"))?;
+    let mut adapter = lora::attach(&mut model, &exp.config.lora, &mut seed::rng(exp.train_seed(), "adapter"))?;
     let record_file = exp.record_file("lora");
     let digest = exp.digest(Phase::Lora);
     if record_file.is_file() && !exp.force {
@@ -171,8 +175,7 @@ fn prove(
     let saved: BTreeMap<String, Tensor> =
         parameters.iter().map(|(name, v)| Ok((name.clone(), v.as_tensor().copy()?))).collect::<Result<_>>()?;
     let mut rng = seed::rng(seed, "adapter proofs");
-    for (name, variable) in parameters.iter().filter(|(name, _)| name.contains("lora_B")) {
-        let _ = name;
+    for (_, variable) in parameters.iter().filter(|(name, _)| name.contains("lora_B")) {
         let values: Vec<f32> = (0..variable.elem_count()).map(|_| rng.random_range(-0.02..0.02)).collect();
         variable.set(&Tensor::from_vec(values, variable.shape(), variable.device())?)?;
     }
@@ -181,7 +184,8 @@ fn prove(
     let beside = model.forward(&ids)?;
     adapter.merge(model)?;
     let merged = model.forward(&ids)?;
-    let merge_error = f64::from((beside - merged)?.abs()?.max_all()?.to_scalar::<f32>()?);
+    let largest = |logits: Tensor| Ok::<_, Error>(f64::from(logits.abs()?.max_all()?.to_scalar::<f32>()?));
+    let (merge_error, largest_logit) = (largest((&beside - merged)?)?, largest(beside)?);
     adapter.unmerge(model)?;
     for (name, variable) in &parameters {
         variable.set(&saved[name])?;
@@ -192,6 +196,7 @@ fn prove(
         with_gradient,
         gradient_error,
         merge_error,
+        largest_logit,
         base_unchanged: checkpoint::digest(&model.weights())? == base_digest,
     })
 }
@@ -238,8 +243,8 @@ fn judge(proofs: &Proofs) -> Result<()> {
             format!("the gradient is off by {:.2e} of itself", proofs.gradient_error),
         ),
         (
-            proofs.merge_error.is_nan() || proofs.merge_error > MERGE_TOLERANCE,
-            format!("merging moves a logit by {:.2e}", proofs.merge_error),
+            proofs.merge_error.is_nan() || proofs.merge_error > MERGE_TOLERANCE * proofs.largest_logit,
+            format!("merging moves a logit of up to {:.1} by {:.2e}", proofs.largest_logit, proofs.merge_error),
         ),
         (!proofs.base_unchanged, "merging and unmerging changed the base".to_string()),
     ];

@@ -8,6 +8,7 @@ pub mod export;
 pub mod import;
 pub mod lora;
 pub mod pretraining;
+pub mod sweep;
 pub mod training;
 pub mod twins;
 pub mod walk;

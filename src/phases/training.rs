@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rand::seq::SliceRandom;
 use serde_json::json;
 
 use crate::artifact;
@@ -17,7 +18,7 @@ use crate::phases::data_collection::{self, DataCollection};
 use crate::phases::lora::{self, Lora};
 use crate::progress::Progress;
 use crate::sandbox::{Limits, Outcome, Sandbox};
-use crate::seed::sha256;
+use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
 use crate::train::batch::{SampleBatches, encode};
 use crate::train::job::{FixedSets, Job, Keep};
@@ -59,8 +60,9 @@ const COLLAPSE_ALARM: f64 = 0.5;
 pub fn run(exp: &Experiment) -> Result<Training> {
     // Only what belongs to this phase is made anew under `force`.
     let reuse = exp.clone().forced(false);
-    let data = data_collection::run(&reuse)?;
+    // The adapter first: an impossible one is refused before minutes are spent on samples.
     let Lora { mut model, mut adapter, tokenizer, base_digest, .. } = lora::run(&reuse)?;
+    let data = data_collection::run(&reuse)?;
     let (train, validation) = samples(exp, &data)?;
     let rows = sha256(json!([train, validation]).to_string());
     let digest = exp.digest(Phase::Training);
@@ -85,7 +87,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     let config = &exp.config.train;
     let batches = |samples, size, accumulation| {
         let encoded = encode(samples, &tokenizer, context)?;
-        SampleBatches::new(encoded, size, accumulation, tokenizer.pad(), exp.config.seed)
+        SampleBatches::new(encoded, size, accumulation, tokenizer.pad(), exp.train_seed())
     };
     let train_batches = batches(&train, config.batch_size, config.accumulation)?;
     let validation_batches = batches(&validation, config.batch_size, 1)?;
@@ -111,7 +113,18 @@ fn samples(exp: &Experiment, data: &DataCollection) -> Result<(Vec<Sample>, Vec<
         None => Ok(usual.to_vec()),
     };
     let config = &exp.config.train;
-    Ok((read(&config.data, &data.train)?, read(&config.validation, &data.validation)?))
+    let (mut train, validation) = (read(&config.data, &data.train)?, read(&config.validation, &data.validation)?);
+    if let Some(samples) = config.samples {
+        if !(1..=train.len()).contains(&samples) {
+            return Err(Error::invalid(
+                format!("{samples} training samples are asked for, but there are {}", train.len()),
+                "lower `samples` in [train], or collect more in phase 1",
+            ));
+        }
+        train.shuffle(&mut seed::rng(exp.config.seed, "training subset"));
+        train.truncate(samples);
+    }
+    Ok((train, validation))
 }
 
 fn job(exp: &Experiment, digest: String) -> Job {
@@ -119,7 +132,7 @@ fn job(exp: &Experiment, digest: String) -> Job {
     Job {
         name: exp.config.name.clone(),
         digest,
-        seed: exp.config.seed,
+        seed: exp.train_seed(),
         optimizer: optimizer(config),
         betas: Betas { first: 0.9, second: 0.999 },
         lr_ratio: exp.config.lora.lr_ratio,

@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod optimizer;
 pub mod schedule;
 pub mod state;
+pub mod sweep;
 pub mod tensorboard;
 pub mod trainer;
 pub mod windows;

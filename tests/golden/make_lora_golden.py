@@ -1,20 +1,23 @@
 """Writes lora_golden/: a small base, PEFT adapters on it, their gradients and the losses of ten training steps.
 
 Needs torch, peft and safetensors:  python tests/golden/make_lora_golden.py
-The base is the rotary LayerNorm GELU model of make_model_golden.py as a module whose names are the checkpoint's keys; the
-adapters, their gradients and their files are PEFT's own.
+The base is tests/peers/model.py, whose modules are named as the checkpoint's keys; the adapters, their gradients and their
+files are PEFT's own.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from torch import nn
 
-VOCAB, HIDDEN, HEADS, LAYERS, CONTEXT, FFN = 24, 16, 2, 2, 10, 48
+sys.path.append(str(Path(__file__).parents[1] / "peers"))
+from model import Model
+
+VOCAB, HIDDEN, HEADS, LAYERS, CONTEXT = 24, 16, 2, 2, 10
 ARCH = {
     "arch_type": "transformer",
     "num_layers": LAYERS,
@@ -37,74 +40,17 @@ KINDS = {
 }
 
 
-def rotate(x):
-    seq, d = x.shape[-2:]
-    pairs = torch.complex(x[..., : d // 2], x[..., d // 2 :])
-    angles = torch.arange(seq)[:, None] * 10_000.0 ** (-torch.arange(0, d, 2) / d)
-    turned = pairs * torch.polar(torch.ones_like(angles), angles)
-    return torch.cat([turned.real, turned.imag], dim=-1)
-
-
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.qkv = nn.Linear(HIDDEN, 3 * HIDDEN, bias=False)
-        self.out_proj = nn.Linear(HIDDEN, HIDDEN, bias=False)
-
-    def forward(self, x):
-        batch, seq, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, seq, 3, HEADS, HIDDEN // HEADS).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, seq, HIDDEN))
-
-
-class Mlp(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc1 = nn.Linear(HIDDEN, FFN, bias=False)
-        self.fc2 = nn.Linear(FFN, HIDDEN, bias=False)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(HIDDEN), Attention()
-        self.norm2, self.ffn = nn.LayerNorm(HIDDEN), Mlp()
-
-    def forward(self, x):
-        x = x + self.attn(self.norm1(x))
-        return x + self.ffn(self.norm2(x))
-
-
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.token_embedding = nn.Embedding(VOCAB, HIDDEN)
-        self.layers = nn.ModuleList(Block() for _ in range(LAYERS))
-        self.norm = nn.LayerNorm(HIDDEN)
-        self.lm_head = nn.Linear(HIDDEN, VOCAB, bias=False)
-
-    def forward(self, ids):
-        x = self.token_embedding(ids)
-        for layer in self.layers:
-            x = layer(x)
-        return self.lm_head(self.norm(x))
-
-
 def main():
     folder = Path(__file__).with_name("lora_golden")
     folder.mkdir(exist_ok=True)
     torch.manual_seed(2)
-    state = {name: torch.randn_like(w) * 0.3 + ("norm" in name and "weight" in name) for name, w in Model().state_dict().items()}
+    state = {name: torch.randn_like(w) * 0.3 + ("norm" in name and "weight" in name) for name, w in Model(ARCH).state_dict().items()}
     # The checkpoint as the earlier attempt saved it, to test the reader on a real pickle.
     torch.save({"model_state_dict": state, "optimizer_state_dict": {}, "step": 7, "val_loss": 1.25}, folder / "base.pt")
     (folder / "arch.json").write_text(json.dumps({"architecture": ARCH}, indent=1) + "\n")
     ids = torch.randint(VOCAB, (3, CONTEXT))
     for kind, settings in KINDS.items():
-        model = Model()
+        model = Model(ARCH)
         model.load_state_dict(state)
         model = get_peft_model(model, LoraConfig(lora_dropout=0.0, **settings))
         for name, w in model.named_parameters():

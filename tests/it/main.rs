@@ -10,5 +10,13 @@ mod model_audit;
 mod model_golden;
 mod model_proofs;
 mod notebooks;
+mod peers;
+#[cfg(feature = "cli")]
+mod resume;
 mod sandbox_attacks;
+mod small;
+#[cfg(feature = "cli")]
+mod sweep;
 mod training;
+#[cfg(feature = "cli")]
+mod training_refusals;

@@ -7,6 +7,7 @@
 //! The learning-rate ratio of LoRA+ (Hayou et al. 2024) is the optimiser's: it reads `lora_B` in a parameter's name.
 
 mod peft;
+mod starcoder2;
 
 pub use peft::load_peft;
 
@@ -163,6 +164,13 @@ fn matches(name: &str, pattern: &str) -> bool {
     name == pattern || name.ends_with(&format!(".{pattern}"))
 }
 
+/// Rank and alpha of the layer `name`: those of the first pattern that names it, else the configuration's own.
+fn rank_and_alpha(config: &LoraConfig, name: &str) -> (usize, f64) {
+    let rank = config.rank_pattern.iter().find(|(pattern, _)| matches(name, pattern));
+    let alpha = config.alpha_pattern.iter().find(|(pattern, _)| matches(name, pattern));
+    (rank.map_or(config.rank, |(_, &rank)| rank), alpha.map_or(config.alpha, |(_, &alpha)| alpha))
+}
+
 /// The layers to adapt, with rank and alpha.
 fn targets(model: &Transformer, config: &LoraConfig) -> Result<BTreeMap<String, (usize, f64)>> {
     let names: Vec<&str> = model.linears().iter().map(|linear| linear.name()).collect();
@@ -194,10 +202,7 @@ fn targets(model: &Transformer, config: &LoraConfig) -> Result<BTreeMap<String, 
         if !wanted.iter().any(|pattern| matches(name, pattern)) {
             continue;
         }
-        let ranks = config.rank_pattern.iter().find(|(pattern, _)| matches(name, pattern));
-        let alphas = config.alpha_pattern.iter().find(|(pattern, _)| matches(name, pattern));
-        let rank = ranks.map_or(config.rank, |(_, &rank)| rank);
-        let alpha = alphas.map_or(config.alpha, |(_, &alpha)| alpha);
+        let (rank, alpha) = rank_and_alpha(config, name);
         let (output, input) = linear.weight().dims2()?;
         if rank == 0 || rank > output.min(input) {
             let what = format!("rank {rank} for {name}, a {output} × {input} matrix");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -25,31 +25,31 @@ const LR_RATIO: &str = "lr_ratio";
 
 /// The part of `adapter_config.json` that we write and read; PEFT's other keys are ignored.
 #[derive(Debug, Serialize, Deserialize)]
-struct PeftConfig {
-    peft_type: String,
+pub(super) struct PeftConfig {
+    pub(super) peft_type: String,
     #[serde(default)]
-    task_type: Option<String>,
-    r: usize,
-    lora_alpha: f64,
+    pub(super) task_type: Option<String>,
+    pub(super) r: usize,
+    pub(super) lora_alpha: f64,
     #[serde(default)]
-    lora_dropout: f64,
-    target_modules: Vec<String>,
+    pub(super) lora_dropout: f64,
+    pub(super) target_modules: Vec<String>,
     #[serde(default)]
-    use_rslora: bool,
+    pub(super) use_rslora: bool,
     #[serde(default)]
-    use_dora: bool,
+    pub(super) use_dora: bool,
     #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
+    pub(super) rank_pattern: BTreeMap<String, usize>,
     #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
+    pub(super) alpha_pattern: BTreeMap<String, f64>,
     #[serde(default = "no_bias")]
-    bias: String,
+    pub(super) bias: String,
     #[serde(default)]
-    fan_in_fan_out: bool,
+    pub(super) fan_in_fan_out: bool,
     #[serde(default)]
-    inference_mode: bool,
+    pub(super) inference_mode: bool,
     #[serde(default)]
-    base_model_name_or_path: Option<String>,
+    pub(super) base_model_name_or_path: Option<String>,
 }
 
 fn no_bias() -> String {
@@ -62,14 +62,28 @@ impl Adapter {
     /// # Errors
     /// [`Error::Io`], [`Error::Tensor`].
     pub fn save_peft(&self, folder: &Path, base_digest: &str) -> Result<()> {
-        let mut targets: Vec<String> =
-            self.layers.keys().map(|name| name.rsplit('.').next().unwrap_or(name).to_string()).collect();
-        targets.sort_unstable();
-        targets.dedup();
+        let config = PeftConfig {
+            rank_pattern: self.config.rank_pattern.clone(),
+            alpha_pattern: self.config.alpha_pattern.clone(),
+            ..self.peft_config(self.layers.keys().cloned().collect())
+        };
+        let tensors = self.parameters().into_iter().map(|(key, var)| (key, var.as_detached_tensor())).collect();
+        let header = BTreeMap::from([
+            (BASE_DIGEST.to_string(), base_digest.to_string()),
+            (LR_RATIO.to_string(), self.config.lr_ratio.to_string()),
+        ]);
+        write(folder, &config, &tensors, header)
+    }
+
+    /// The configuration over modules of these names, without patterns.
+    pub(super) fn peft_config(&self, modules: Vec<String>) -> PeftConfig {
         // A target that names single layers must stay a full name: the last part would name its siblings too.
         let whole = self.config.targets.iter().any(|target| target.contains('.'));
-        let targets = if whole { self.layers.keys().cloned().collect() } else { targets };
-        let config = PeftConfig {
+        let last = |name: &String| name.rsplit('.').next().unwrap_or(name).to_string();
+        let mut targets = if whole { modules } else { modules.iter().map(last).collect() };
+        targets.sort_unstable();
+        targets.dedup();
+        PeftConfig {
             peft_type: "LORA".into(),
             task_type: None,
             r: self.config.rank,
@@ -78,22 +92,26 @@ impl Adapter {
             target_modules: targets,
             use_rslora: self.config.rslora,
             use_dora: self.config.dora,
-            rank_pattern: self.config.rank_pattern.clone(),
-            alpha_pattern: self.config.alpha_pattern.clone(),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
             bias: no_bias(),
             fan_in_fan_out: false,
             inference_mode: true,
             base_model_name_or_path: None,
-        };
-        let tensors = self.parameters().into_iter().map(|(key, var)| (key, var.as_detached_tensor())).collect();
-        let header = BTreeMap::from([
-            ("format".to_string(), "pt".to_string()),
-            (BASE_DIGEST.to_string(), base_digest.to_string()),
-            (LR_RATIO.to_string(), self.config.lr_ratio.to_string()),
-        ]);
-        checkpoint::save_safetensors(&tensors, &folder.join("adapter_model.safetensors"), DType::F32, &header)?;
-        artifact::write_json(&folder.join("adapter_config.json"), &config)
+        }
     }
+}
+
+/// Writes the two files of an adapter.
+pub(super) fn write(
+    folder: &Path,
+    config: &PeftConfig,
+    tensors: &BTreeMap<String, Tensor>,
+    mut header: BTreeMap<String, String>,
+) -> Result<()> {
+    header.insert("format".into(), "pt".into());
+    checkpoint::save_safetensors(tensors, &folder.join("adapter_model.safetensors"), DType::F32, &header)?;
+    artifact::write_json(&folder.join("adapter_config.json"), config)
 }
 
 /// Attaches an adapter that [`Adapter::save_peft`] or PEFT wrote. An adapter of PEFT carries no digest and is taken as
@@ -146,7 +164,7 @@ pub fn load_peft(model: &mut Transformer, name: &str, folder: &Path, base_digest
 }
 
 /// Sets every parameter from `tensors`, which must match them exactly.
-fn fill(adapter: &Adapter, tensors: &mut BTreeMap<String, candle_core::Tensor>, file: &Path) -> Result<()> {
+fn fill(adapter: &Adapter, tensors: &mut BTreeMap<String, Tensor>, file: &Path) -> Result<()> {
     let mut faults = Vec::new();
     let parameters = adapter.parameters();
     for (key, var) in &parameters {

@@ -1,0 +1,367 @@
+//! The points of a sweep and what they found: how much a setting matters, beside how much the seed does.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::experiment::Experiment;
+use crate::train::metrics::{StopReason, TrainingRecord};
+
+/// The values to try; an empty list stands for the experiment's own value.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Ranks; α grows with the rank, so that the scale α/r stays the experiment's.
+    pub ranks: Vec<usize>,
+    /// Peak learning rates.
+    pub lrs: Vec<f64>,
+    /// Targets, each a list joined by `+`, e.g. `qkv+out_proj`.
+    pub targets: Vec<String>,
+    /// Numbers of training samples; 0 is all.
+    pub samples: Vec<usize>,
+    /// Seeds of the adapter, the batches and dropout.
+    pub seeds: Vec<u64>,
+}
+
+/// What a point tries, apart from its seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Rank of the adapter.
+    pub rank: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Adapted layers, joined by `+`.
+    pub targets: String,
+    /// Training samples; 0 is all.
+    pub samples: usize,
+}
+
+/// One run of a sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// What is tried.
+    pub setting: Setting,
+    /// With which seed.
+    pub seed: u64,
+}
+
+impl Grid {
+    /// Every combination, the seeds of a setting side by side.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a value is named twice.
+    pub fn points(&self, exp: &Experiment) -> Result<Vec<Point>> {
+        let config = &exp.config;
+        let ranks = or_own("rank", &self.ranks, config.lora.rank)?;
+        let lrs = or_own("lr", &self.lrs, config.train.lr)?;
+        let targets = or_own("targets", &self.targets, config.lora.targets.join("+"))?;
+        let samples = or_own("samples", &self.samples, config.train.samples.unwrap_or(0))?;
+        let seeds = or_own("seeds", &self.seeds, exp.train_seed())?;
+        let mut points = Vec::new();
+        for &rank in &ranks {
+            for &lr in &lrs {
+                for targets in &targets {
+                    for &samples in &samples {
+                        let setting = Setting { rank, lr, targets: targets.clone(), samples };
+                        points.extend(seeds.iter().map(|&seed| Point { setting: setting.clone(), seed }));
+                    }
+                }
+            }
+        }
+        Ok(points)
+    }
+}
+
+fn or_own<T: Clone + PartialEq + std::fmt::Debug>(what: &str, values: &[T], own: T) -> Result<Vec<T>> {
+    if let Some(twice) = values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        return Err(Error::invalid(format!("{what} {:?} is in the grid twice", twice.1), "name each value once"));
+    }
+    Ok(if values.is_empty() { vec![own] } else { values.to_vec() })
+}
+
+impl Setting {
+    /// Short and fit for a figure, e.g. `r 8 · lr 1e-3 · attention · all`.
+    pub fn label(&self) -> String {
+        format!("r {} · lr {:e} · {} · {}", self.rank, self.lr, self.targets, self.samples_name())
+    }
+
+    fn samples_name(&self) -> String {
+        if self.samples == 0 { "all".into() } else { self.samples.to_string() }
+    }
+}
+
+impl Point {
+    /// The name of its folder, e.g. `rank8-lr1e-3-attention-all-seed17`.
+    pub fn name(&self) -> String {
+        let Setting { rank, lr, targets, .. } = &self.setting;
+        format!("rank{rank}-lr{lr:e}-{targets}-{}-seed{}", self.setting.samples_name(), self.seed)
+    }
+
+    /// The experiment of this point, with its run in `folder`. Phase 1 stays the experiment's: every point trains on the
+    /// same samples, or the first of the same shuffle, and is held against the same validation.
+    #[must_use]
+    pub fn apply(&self, mut exp: Experiment, folder: &std::path::Path) -> Experiment {
+        let Setting { rank, lr, targets, samples } = &self.setting;
+        let config = &mut exp.config;
+        config.name = self.name();
+        config.lora.alpha *= *rank as f64 / config.lora.rank as f64;
+        config.lora.rank = *rank;
+        config.lora.targets = targets.split('+').map(String::from).collect();
+        config.train.lr = *lr;
+        config.train.samples = Some(*samples).filter(|&samples| samples > 0);
+        config.train.seed = Some(self.seed);
+        config.paths.run = folder.to_path_buf();
+        config.paths.figures = folder.join("figures");
+        exp
+    }
+}
+
+/// What one point found; written as `point.json` when its training has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointResult {
+    /// Digest of the experiment that the sweep varies.
+    pub digest: String,
+    /// The point.
+    pub point: Point,
+    /// Trainable parameters.
+    pub trainable: usize,
+    /// The step whose weights were kept.
+    pub kept_step: usize,
+    /// Why training ended.
+    pub stop: StopReason,
+    /// Validation loss before training, in nats/token.
+    pub loss_before: f64,
+    /// Validation loss of the kept step, in nats/token.
+    pub loss: f64,
+    /// Share of validation tasks that the kept step solves greedily.
+    pub pass_rate: Option<f64>,
+    /// Share of its completions that parse.
+    pub syntax_valid_rate: Option<f64>,
+    /// Share of its completions that collapsed.
+    pub collapse_rate: Option<f64>,
+    /// Wall time of the training in seconds.
+    pub seconds: f64,
+}
+
+impl PointResult {
+    /// What a training run says about its point.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the record holds no evaluation.
+    pub fn new(point: Point, digest: String, record: &TrainingRecord) -> Result<Self> {
+        let (Some(first), Some(kept)) = (record.evaluations.first(), record.kept_evaluation()) else {
+            return Err(Error::invalid("the run was never evaluated", "lower eval_every below its number of steps"));
+        };
+        let generated = kept.generated.as_ref();
+        Ok(Self {
+            digest,
+            point,
+            trainable: record.trainable_parameters,
+            kept_step: record.kept_step,
+            stop: record.stop.clone(),
+            loss_before: first.validation_loss,
+            loss: kept.validation_loss,
+            pass_rate: generated.map(|check| check.pass_rate),
+            syntax_valid_rate: generated.map(|check| check.syntax_valid_rate),
+            collapse_rate: generated.map(|check| check.collapse_rate),
+            seconds: record.seconds,
+        })
+    }
+}
+
+/// A number over the seeds of one setting.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Mean over the seeds.
+    pub mean: f64,
+    /// Standard deviation over the seeds (n − 1); none of a single seed.
+    pub deviation: Option<f64>,
+    /// Lowest.
+    pub low: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+impl Spread {
+    /// The spread of some values; none of none.
+    pub fn over(values: &[f64]) -> Option<Self> {
+        if values.is_empty() {
+            return None;
+        }
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        Some(Self {
+            mean,
+            deviation: (values.len() > 1).then(|| (square / (count - 1.0)).sqrt()),
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+}
+
+/// A setting over its seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingRow {
+    /// The setting.
+    pub setting: Setting,
+    /// The seeds that ended.
+    pub seeds: Vec<u64>,
+    /// Trainable parameters.
+    pub trainable: usize,
+    /// Validation loss of the kept step, in nats/token.
+    pub loss: Spread,
+    /// Share of validation tasks solved.
+    pub pass_rate: Option<Spread>,
+    /// Share of completions that parse.
+    pub syntax_valid_rate: Option<Spread>,
+    /// Mean wall time of a run in seconds.
+    pub seconds: f64,
+}
+
+/// A point that did not end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its name.
+    pub point: String,
+    /// How often it was started.
+    pub attempts: usize,
+    /// The last error it printed.
+    pub reason: String,
+}
+
+/// A whole sweep, best setting first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepRecord {
+    /// The experiment that was varied.
+    pub experiment: String,
+    /// Its digest.
+    pub digest: String,
+    /// Points that were planned.
+    pub planned: usize,
+    /// Validation loss before training, in nats/token.
+    pub loss_before: f64,
+    /// One row a setting: highest mean pass rate first, then lowest mean loss, as checkpoints are chosen.
+    pub rows: Vec<SettingRow>,
+    /// What did not end.
+    pub failed: Vec<Failure>,
+}
+
+impl SweepRecord {
+    /// Gathers results by setting.
+    pub fn new(experiment: &str, digest: &str, results: &[PointResult], failed: Vec<Failure>) -> Self {
+        let mut settings: BTreeMap<String, Vec<&PointResult>> = BTreeMap::new();
+        for result in results {
+            settings.entry(result.point.setting.label()).or_default().push(result);
+        }
+        let mut rows: Vec<SettingRow> = settings.values().filter_map(|runs| row(runs)).collect();
+        let passed = |row: &SettingRow| row.pass_rate.map_or(0.0, |rate| rate.mean);
+        rows.sort_by(|a, b| passed(b).total_cmp(&passed(a)).then(a.loss.mean.total_cmp(&b.loss.mean)));
+        Self {
+            experiment: experiment.into(),
+            digest: digest.into(),
+            planned: results.len() + failed.len(),
+            loss_before: results.first().map_or(f64::NAN, |result| result.loss_before),
+            rows,
+            failed,
+        }
+    }
+
+    /// The table: a header and one row a setting.
+    pub fn table(&self) -> Vec<Vec<String>> {
+        let header =
+            ["rank", "lr", "targets", "samples", "seeds", "trainable", "validation loss", "passes", "parses", "s"];
+        let mut rows = vec![header.map(String::from).to_vec()];
+        let share = |spread: Option<Spread>| spread.map_or("–".into(), |s| shown(&s, 100.0, 0) + " %");
+        rows.extend(self.rows.iter().map(|row| {
+            vec![
+                row.setting.rank.to_string(),
+                format!("{:e}", row.setting.lr),
+                row.setting.targets.clone(),
+                row.setting.samples_name(),
+                row.seeds.len().to_string(),
+                row.trainable.to_string(),
+                shown(&row.loss, 1.0, 4),
+                share(row.pass_rate),
+                share(row.syntax_valid_rate),
+                format!("{:.0}", row.seconds),
+            ]
+        }));
+        rows
+    }
+}
+
+/// `mean ± deviation [low, high]`; of a single seed the value alone.
+fn shown(spread: &Spread, scale: f64, digits: usize) -> String {
+    let [mean, low, high] = [spread.mean, spread.low, spread.high].map(|v| format!("{:.digits$}", v * scale));
+    match spread.deviation {
+        Some(deviation) => format!("{mean} ± {:.digits$} [{low}, {high}]", deviation * scale),
+        None => mean,
+    }
+}
+
+fn row(runs: &[&PointResult]) -> Option<SettingRow> {
+    let over = |value: fn(&PointResult) -> Option<f64>| {
+        Spread::over(&runs.iter().filter_map(|run| value(run)).collect::<Vec<f64>>())
+    };
+    let first = runs.first()?;
+    Some(SettingRow {
+        setting: first.point.setting.clone(),
+        seeds: runs.iter().map(|run| run.point.seed).collect(),
+        trainable: first.trainable,
+        loss: over(|run| Some(run.loss))?,
+        pass_rate: over(|run| run.pass_rate),
+        syntax_valid_rate: over(|run| run.syntax_valid_rate),
+        seconds: over(|run| Some(run.seconds))?.mean,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(rank: usize, seed: u64, loss: f64, pass_rate: f64) -> PointResult {
+        let setting = Setting { rank, lr: 1e-3, targets: "attention".into(), samples: 0 };
+        PointResult {
+            digest: "d".into(),
+            point: Point { setting, seed },
+            trainable: 100 * rank,
+            kept_step: 10,
+            stop: StopReason::Finished,
+            loss_before: 2.0,
+            loss,
+            pass_rate: Some(pass_rate),
+            syntax_valid_rate: None,
+            collapse_rate: None,
+            seconds: 3.0,
+        }
+    }
+
+    #[test]
+    fn seeds_of_a_setting_become_one_row_with_their_spread() {
+        let results = [result(4, 1, 1.0, 0.1), result(4, 2, 1.2, 0.3), result(8, 1, 1.4, 0.2), result(16, 1, 1.3, 0.2)];
+        let record = SweepRecord::new("test", "d", &results, Vec::new());
+        let ranks: Vec<usize> = record.rows.iter().map(|row| row.setting.rank).collect();
+        assert_eq!(ranks, [4, 16, 8], "the pass rate decides, then the loss");
+        let loss = record.rows[0].loss;
+        assert!((loss.mean - 1.1).abs() < 1e-12 && (loss.deviation.unwrap() - 0.02f64.sqrt()).abs() < 1e-12);
+        assert_eq!((loss.low, loss.high, record.rows[0].seeds.len()), (1.0, 1.2, 2));
+        assert_eq!(record.rows[1].loss.deviation, None, "one seed has no variance");
+        assert_eq!(record.table()[1][6], "1.1000 ± 0.1414 [1.0000, 1.2000]");
+    }
+
+    #[test]
+    fn a_grid_has_every_combination_and_keeps_the_scale() {
+        let exp = Experiment::open("data/experiments/quick.toml").unwrap();
+        let grid = Grid { ranks: vec![4, 16], seeds: vec![1, 2, 3], lrs: vec![1e-3, 5e-4], ..Grid::default() };
+        let points = grid.points(&exp).unwrap();
+        assert_eq!(points.len(), 12);
+        let names: std::collections::BTreeSet<String> = points.iter().map(Point::name).collect();
+        assert_eq!(names.len(), 12);
+        let changed = points[11].apply(exp.clone(), std::path::Path::new("/tmp/x"));
+        let (before, after) = (&exp.config.lora, &changed.config.lora);
+        assert_eq!((after.rank, changed.config.train.lr, changed.train_seed()), (16, 5e-4, 3));
+        assert_eq!(before.alpha / before.rank as f64, after.alpha / after.rank as f64);
+        assert!(Grid { ranks: vec![4, 4], ..Grid::default() }.points(&exp).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! A run that is killed and resumed through the real program.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use codelora::artifact;
+use codelora::train::metrics::TrainingRecord;
+use codelora::train::state;
+
+use crate::small::{codelora, experiment, stderr, succeed};
+
+fn record(run: &Path) -> TrainingRecord {
+    artifact::read_json(&run.join("records/training.json")).unwrap()
+}
+
+#[test]
+fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = experiment(folder.path(), |config| {
+        config.train.steps = 20;
+        config.train.eval_every = 10;
+        config.train.batch_size = 16;
+        config.train.warmup_steps = 4;
+        config.train.accumulation = 2;
+        config.lora.lr_ratio = 4.0;
+    });
+    let file = file.to_str().unwrap();
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    let arguments =
+        |run: &Path| ["train", "--experiment", file, "--output-dir", run.to_str().unwrap()].map(String::from).to_vec();
+    let train = |run: &Path, more: &[&str]| {
+        let arguments = arguments(run);
+        let all: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        codelora(&all)
+    };
+    // Nothing is there to be resumed yet.
+    let early = train(&cut, &["--resume"]).output().unwrap();
+    assert!(!early.status.success() && stderr(&early).contains("no saved state"), "{}", stderr(&early));
+    assert!(train(&whole, &[]).output().unwrap().status.success());
+
+    let mut running = train(&cut, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let saved = cut.join("training/state.safetensors");
+    let step = || state::position(&saved).map_or(0, |position| position.step);
+    let begun = Instant::now();
+    while step() < 10 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "step 10 was never saved");
+        assert!(running.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.kill().unwrap();
+    assert!(!running.wait().unwrap().success());
+    assert_eq!(step(), 10, "the last checkpoint is that of step 10");
+    assert!(!cut.join("records/training.json").exists(), "the run had ended");
+
+    let resumed = train(&cut, &["--resume"]).output().unwrap();
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join("adapter").join(name)).unwrap();
+        assert!(read(&whole) == read(&cut), "{name}: 10 + 10 steps are not 20");
+    }
+    let (straight, resumed) = (record(&whole), record(&cut));
+    let losses = |record: &TrainingRecord| record.steps.iter().map(|s| (s.step, s.loss.to_bits())).collect::<Vec<_>>();
+    assert_eq!(losses(&straight), losses(&resumed));
+    assert_eq!(losses(&resumed).len(), 20);
+    assert_eq!((straight.evaluations, straight.tokens_seen), (resumed.evaluations, resumed.tokens_seen));
+    let metrics = std::fs::read_to_string(cut.join("training/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 20, "the rows of a killed run are not doubled");
+    // What is done is reopened.
+    succeed(&["train", "--experiment", file, "--output-dir", cut.to_str().unwrap()]);
+}
