@@ -26,6 +26,7 @@ pub fn run(cli: Cli) -> Result<()> {
     let verb = cli.verb.unwrap_or_else(|| Verb::Run(Common::default()));
     match verb {
         Verb::Run(common) => {
+            stop_on_request();
             let experiment = open(&common)?;
             require_data(&experiment)?;
             let walk = walk::run(&experiment)?;
@@ -117,10 +118,11 @@ fn require_data(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C asks a training run to save its state and stop; a second one ends the program at once.
+/// Ctrl-C asks a training run to save its state and stop; a second one, or one outside training, ends the program at
+/// once.
 fn stop_on_request() {
     let handler = || {
-        if codelora::train::job::request_stop() {
+        if !codelora::train::job::request_stop() {
             std::process::exit(130);
         }
         eprintln!("stopping after this step; press Ctrl-C again to stop at once");

@@ -17,6 +17,7 @@ use codelora::phases::pretraining::PretrainRecord;
 use codelora::phases::training::Training;
 use codelora::phases::walk::Walk;
 use codelora::sandbox::Outcome;
+use codelora::train::metrics::TrainingRecord;
 use codelora::train::sweep::SweepRecord;
 
 /// The whole walk: one table a phase, the verdicts last.
@@ -129,7 +130,11 @@ pub fn training(run: &Training) -> Result<()> {
         rows.push(cells);
     }
     table("training", &rows);
-    println!("kept step {}, {} supervised tokens seen\n", run.record.kept_step, run.record.tokens_seen);
+    let TrainingRecord { kept_step, tokens_seen, .. } = run.record;
+    let padding = 100.0 * run.record.padding();
+    println!(
+        "kept step {kept_step}, {tokens_seen} supervised tokens seen, padding {padding:.1} % of what was computed\n"
+    );
     Ok(())
 }
 

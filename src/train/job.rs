@@ -14,9 +14,30 @@ use crate::train::state;
 /// Set by Ctrl-C: the loop saves its state after the step at hand and stops.
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Asks the running loop to save its state and stop with [`Error::Interrupted`]. Says whether it had been asked before.
+/// Whether a loop is running that can save its state.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// Asks the running loop to save its state and stop with [`Error::Interrupted`]. Says whether one will: no loop runs
+/// outside training, and one that was asked before is not asked again.
 pub fn request_stop() -> bool {
-    STOP.swap(true, Ordering::SeqCst)
+    RUNNING.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst)
+}
+
+/// Held while a loop runs.
+pub(crate) struct Running;
+
+impl Running {
+    pub(crate) fn begin() -> Self {
+        STOP.store(false, Ordering::SeqCst);
+        RUNNING.store(true, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.store(false, Ordering::SeqCst);
+    }
 }
 
 /// Which weights a run leaves in the model.

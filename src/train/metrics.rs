@@ -126,6 +126,11 @@ pub struct TrainingRecord {
 }
 
 impl TrainingRecord {
+    /// Mean share of padding among the computed positions of a step; 0 without steps.
+    pub fn padding(&self) -> f64 {
+        self.steps.iter().map(|step| step.padding).sum::<f64>() / self.steps.len().max(1) as f64
+    }
+
     /// The evaluation of the weights that the run leaves behind.
     pub fn kept_evaluation(&self) -> Option<&EvaluationRow> {
         self.evaluations.iter().rev().find(|row| row.step == self.kept_step)

@@ -18,7 +18,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::seed;
 use crate::train::batch::Batches;
-use crate::train::job::{FixedSets, Job, Keep, STOP, resume_file};
+use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file};
 use crate::train::loss::{batch_loss, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
 use crate::train::optimizer::{AdamW, Gradients, global_norm};
@@ -42,7 +42,7 @@ pub fn fit(
     check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
 ) -> Result<TrainingRecord> {
     memory::keep_freed();
-    STOP.store(false, Ordering::SeqCst);
+    let _running = Running::begin();
     let mut run = Run::open(model, parameters, job, fixed)?;
     let stop = run.go(data, check)?;
     run.finish(stop)
@@ -133,10 +133,12 @@ impl<'a> Run<'a> {
             self.save()?;
             self.evaluate(check)?;
         }
-        let mut saved = Instant::now();
+        let (mut saved, first) = (Instant::now(), self.position.step);
         while self.position.step < total {
             let row = self.take_step(data)?;
-            let left = (total - row.step) as f64 * row.tokens as f64 / row.tokens_per_second.max(1.0) / 60.0;
+            // The pace so far, evaluations included.
+            let pace = self.begun.elapsed().as_secs_f64() / (row.step - first) as f64;
+            let left = (total - row.step) as f64 * pace / 60.0;
             progress.note(
                 1,
                 format!(

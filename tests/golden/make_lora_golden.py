@@ -61,7 +61,13 @@ def main():
         config = json.loads((folder / kind / "adapter_config.json").read_text())
         config["target_modules"].sort()  # PEFT keeps a set: its order changes from run to run
         (folder / kind / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.01)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        # Matrices decay, DoRA's magnitudes do not: their scale carries meaning.
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.01},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=1e-2)
         golden, losses = {"ids": ids, "logits": model(ids).detach()}, []
         for step in range(10):
             loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), label_smoothing=0.1)

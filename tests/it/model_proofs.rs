@@ -185,6 +185,42 @@ fn a_fresh_adapter_changes_nothing_and_a_merged_one_equals_the_unmerged() -> Out
 }
 
 #[test]
+fn several_adapters_sit_on_one_base_and_add_up() -> Outcome {
+    let config = arch(|_| ());
+    let base = weights(&config)?;
+    let mut model = Transformer::from_weights(&config, &base)?;
+    let logits = |model: &Transformer| model.forward(&ids(2, 9));
+    let plain = logits(&model)?;
+    let mut first = lora::attach_named(&mut model, "first", &lora_config(&["qkv"]), &mut rng(1, "first"))?;
+    disturb(&first)?;
+    let with_first = logits(&model)?;
+    let mut second = lora::attach_named(&mut model, "second", &lora_config(&["attention"]), &mut rng(1, "second"))?;
+    assert_eq!(bits(&with_first), bits(&logits(&model)?), "a fresh second adapter changes nothing");
+    disturb(&second)?;
+    let with_both = logits(&model)?;
+    first.set_enabled(false);
+    let with_second = logits(&model)?;
+    first.set_enabled(true);
+    for (one, other) in [(&with_first, &with_second), (&with_first, &with_both), (&with_second, &with_both)] {
+        assert!(max_difference(one, other) > 1e-2, "each adapter acts");
+    }
+    // Merged one upon the other, they act as side by side; they come off in the reverse order only.
+    first.merge(&mut model)?;
+    second.merge(&mut model)?;
+    assert!(max_difference(&with_both, &logits(&model)?) < 1e-5);
+    let error = first.unmerge(&mut model).unwrap_err().to_string();
+    assert!(error.contains("first") && error.contains("reverse order"), "{error}");
+    second.unmerge(&mut model)?;
+    first.unmerge(&mut model)?;
+    assert_eq!(bits(&with_both), bits(&logits(&model)?));
+    first.detach(&mut model)?;
+    assert_eq!(bits(&with_second), bits(&logits(&model)?));
+    second.detach(&mut model)?;
+    assert_eq!(bits(&plain), bits(&logits(&model)?));
+    Ok(())
+}
+
+#[test]
 fn the_default_adapter_of_the_29m_model_has_196608_parameters() -> Outcome {
     let config = arch(|json| {
         for (key, value) in

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor, Var};
 use codelora::data::corpus::TokenStream;
+use codelora::data::task::{Sample, Task};
 use codelora::error::Error;
 use codelora::experiment::{Experiment, LoraConfig, OptimizerConfig, Schedule};
 use codelora::model::config::ArchConfig;
@@ -14,7 +15,8 @@ use codelora::model::init::init;
 use codelora::model::transformer::Transformer;
 use codelora::model::{checkpoint, lora};
 use codelora::seed;
-use codelora::train::batch::{Batches, Encoded, SampleBatches};
+use codelora::tokenizer::Tokenizer;
+use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
 use codelora::train::job::{FixedSets, Job, Keep, request_stop};
 use codelora::train::metrics::{GeneratedCheck, StopReason, TrainingRecord};
 use codelora::train::optimizer::Betas;
@@ -167,6 +169,26 @@ fn samples(count: u32) -> Vec<Encoded> {
             Encoded { tokens: (start..start + length).chain([0]).collect(), prompt: 3 }
         })
         .collect()
+}
+
+#[test]
+fn real_samples_in_the_plans_batches_are_mostly_real_tokens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tokenizer = Tokenizer::load(&root.join("data/base/small/tokenizer.json")).unwrap();
+    let tasks = codelora::data::exercises::generate(5, 550);
+    let sample = |(i, task): (usize, Task)| Sample { id: i.to_string(), prompt: task.prompt, solution: task.solution };
+    let samples: Vec<Sample> = tasks.into_iter().enumerate().map(sample).collect();
+    for batch_size in [8, 16] {
+        let encoded = encode(&samples, &tokenizer, 256).unwrap();
+        let data = SampleBatches::new(encoded, batch_size, 1, tokenizer.pad(), 5).unwrap();
+        let steps = 1..=data.steps_per_epoch();
+        let batches: Vec<_> = steps.flat_map(|step| data.step(step).unwrap()).collect();
+        let real: usize = batches.iter().map(|batch| batch.real).sum();
+        let computed: usize = batches.iter().map(|batch| batch.rows * batch.seq).sum();
+        let padding = 1.0 - real as f64 / computed as f64;
+        println!("batches of {batch_size}: {:.1} % padding", 100.0 * padding);
+        assert!(padding < 0.10, "{padding:.3} of the computed tokens are padding");
+    }
 }
 
 #[test]

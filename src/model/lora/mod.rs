@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{D, Device, Tensor, TensorId, Var};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -106,8 +106,15 @@ pub struct Adapter {
     config: LoraConfig,
     /// By the name of the linear layer.
     layers: BTreeMap<String, Arc<LoraLayer>>,
-    /// The matrices that a merge replaced.
-    originals: BTreeMap<String, Tensor>,
+    /// What a merge replaced, by the name of the linear layer.
+    merged: BTreeMap<String, Merged>,
+}
+
+/// A matrix that a merge replaced, and the one it put there.
+#[derive(Debug)]
+struct Merged {
+    original: Tensor,
+    replacement: TensorId,
 }
 
 /// Attaches a fresh adapter named `default` and freezes the base.
@@ -134,7 +141,7 @@ pub fn attach_named(model: &mut Transformer, name: &str, config: &LoraConfig, rn
         linear.adapters_mut().push(layer.clone());
         layers.insert(linear.name().to_string(), layer);
     }
-    Ok(Adapter { name: name.into(), config: config.clone(), layers, originals: BTreeMap::new() })
+    Ok(Adapter { name: name.into(), config: config.clone(), layers, merged: BTreeMap::new() })
 }
 
 fn fresh_layer(
@@ -265,13 +272,13 @@ impl Adapter {
     /// Adds the updates, or leaves the base alone. Without effect on a merged adapter.
     pub fn set_enabled(&self, enabled: bool) {
         for layer in self.layers.values() {
-            layer.enabled.store(enabled && self.originals.is_empty(), Ordering::Relaxed);
+            layer.enabled.store(enabled && self.merged.is_empty(), Ordering::Relaxed);
         }
     }
 
     /// Whether the updates stand in the base's matrices.
     pub fn is_merged(&self) -> bool {
-        !self.originals.is_empty()
+        !self.merged.is_empty()
     }
 
     /// Writes the updates into the model's matrices: the same outputs without the adapter's work.
@@ -282,27 +289,34 @@ impl Adapter {
         if self.is_merged() {
             return Err(Error::invalid(format!("adapter {} is merged already", self.name), "unmerge it first"));
         }
-        let mut originals = BTreeMap::new();
+        let mut merged = BTreeMap::new();
         for linear in model.linears_mut() {
             let Some(layer) = self.layers.get(linear.name()) else { continue };
-            originals.insert(linear.name().to_string(), linear.weight().clone());
-            linear.set_weight(layer.merged(linear.weight())?);
+            let (original, replacement) = (linear.weight().clone(), layer.merged(linear.weight())?);
+            merged.insert(linear.name().to_string(), Merged { original, replacement: replacement.id() });
+            linear.set_weight(replacement);
         }
         self.set_enabled(false);
-        self.originals = originals;
+        self.merged = merged;
         Ok(())
     }
 
     /// Puts the matrices back that [`Adapter::merge`] replaced: the base is what it was, to the bit.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when not merged.
+    /// [`Error::Invalid`] when not merged, or when another adapter was merged after it and not yet unmerged.
     pub fn unmerge(&mut self, model: &mut Transformer) -> Result<()> {
         if !self.is_merged() {
             return Err(Error::invalid(format!("adapter {} is not merged", self.name), "merge it first"));
         }
+        let is_on_top =
+            |linear: &&Linear| self.merged.get(linear.name()).is_none_or(|m| m.replacement == linear.weight().id());
+        if let Some(covered) = model.linears().into_iter().find(|linear| !is_on_top(linear)) {
+            let what = format!("{} was changed after adapter {} was merged into it", covered.name(), self.name);
+            return Err(Error::invalid(what, "unmerge in the reverse order of merging"));
+        }
         for linear in model.linears_mut() {
-            if let Some(original) = self.originals.remove(linear.name()) {
+            if let Some(Merged { original, .. }) = self.merged.remove(linear.name()) {
                 linear.set_weight(original);
             }
         }

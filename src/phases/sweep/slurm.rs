@@ -69,7 +69,7 @@ exit 1
 
 fn header(sweep: &Sweep, part: &str) -> String {
     format!(
-        "#SBATCH --job-name=codelora-{}-{part}\n#SBATCH --output={}/slurm-%j.log",
+        "#SBATCH --job-name=\"codelora-{}-{part}\"\n#SBATCH --output=\"{}/slurm-%j.log\"",
         sweep.name,
         sweep.folder.display()
     )
