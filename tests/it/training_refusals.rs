@@ -27,7 +27,7 @@ fn trained(folder: &Path, more: &[&str], change: impl FnOnce(&mut Config)) -> St
 }
 
 #[test]
-fn an_impossible_adapter_is_refused_before_anything_is_collected() {
+fn impossible_settings_are_refused_before_anything_is_collected() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |says: &[&str], change: &dyn Fn(&mut Config)| {
         let message = trained(folder.path(), &[], change);
@@ -40,6 +40,8 @@ fn an_impossible_adapter_is_refused_before_anything_is_collected() {
     refused(&["no target"], &|c| c.lora.targets.clear());
     refused(&["`fc9`"], &|c| c.lora.rank_pattern = [("fc9".to_string(), 2)].into());
     refused(&["dropout 1"], &|c| c.lora.dropout = 1.0);
+    refused(&["lr = -0.1"], &|c| c.train.lr = -0.1);
+    refused(&["steps = 0"], &|c| c.train.steps = 0);
 }
 
 #[test]
