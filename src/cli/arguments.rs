@@ -87,6 +87,9 @@ pub struct DataArgs {
     /// Download the public datasets first.
     #[arg(long)]
     pub fetch: bool,
+    /// Vocabulary that counts the tokens, instead of the base's.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer_path: Option<PathBuf>,
 }
 
 /// Arguments of `base`.
@@ -311,6 +314,17 @@ pub struct ExportArgs {
     /// Merge the adapter into the base.
     #[arg(long)]
     pub merged: bool,
+}
+
+impl DataArgs {
+    /// The experiment with the arguments in place of what its file says.
+    pub fn apply(&self, mut experiment: Experiment) -> Result<Experiment> {
+        if let Some(file) = &self.tokenizer_path {
+            // A path of the command line starts from here, one of the experiment file from the project's root.
+            experiment.config.data.tokenizer = Some(std::path::absolute(file)?);
+        }
+        Ok(experiment)
+    }
 }
 
 impl TrainArgs {

@@ -33,7 +33,7 @@ pub fn run(cli: Cli) -> Result<()> {
             show::walk(&experiment, &walk)
         }
         Verb::Data(args) => {
-            let experiment = open(&args.common)?;
+            let experiment = args.apply(open(&args.common)?)?;
             if args.fetch {
                 fetch::fetch(&experiment.external)?;
             }

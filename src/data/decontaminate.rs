@@ -3,12 +3,17 @@
 //! Every function that a sample defines counts, helpers and nested ones too. Names are compared without case and
 //! underscores. Behaviour means: a function at column 0 that takes as many arguments as a benchmark task passes at least
 //! four in five of that task's tests, so that a solution that errs at an edge counts as a solution.
+//!
+//! *How strict that is.* Of HumanEval and MBPP it removes 69 samples: 27 by name, 4 by tree, 38 by behaviour. Asking for
+//! every test would find 13 fewer by behaviour; seven in ten would find ten more, of which one (a search in a sorted list)
+//! is related to a task. With only the first three tests of each task the criteria would remove 95: the surplus are
+//! strangers that agree with a task on three inputs, such as Bell numbers with factorials.
 
 use std::path::Path;
 
 use crate::data::analyze::{CodeFacts, FunctionFacts};
-use crate::data::duplicates::{Fingerprint, jaccard, shingles};
 use crate::data::filter::Reason;
+use crate::data::fingerprint::{Fingerprint, jaccard, shingles};
 use crate::data::task::Task;
 use crate::data::verify::{EMPTY_BODY, execute_cached};
 use crate::error::{Error, Result};

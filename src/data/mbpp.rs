@@ -2,7 +2,8 @@
 //! CC-BY-4.0).
 //!
 //! MBPP has whole programs. The prompt becomes what the entry function needs (imports, helpers, constants), its
-//! signature and a docstring made from the question; the solution becomes its body alone.
+//! signature and a docstring made from the question; the solution becomes its body alone. Both `test_list` and
+//! `challenge_test_list` (16 tests in 11 rows, none of them in 71–510) must hold.
 
 use std::collections::BTreeSet;
 
@@ -46,6 +47,9 @@ pub fn convert(line: &str, source: Source) -> Result<Converted, Rejection> {
     }
     let program = Program::read(&code).map_err(|why| row.reject(Reason::NotSplit, why))?;
     let entry = program.entry(&tests).map_err(|why| row.reject(Reason::NoEntryPoint, why))?;
+    // A few rows have harder tests besides, which are part of the proof; the entry function is named by the usual ones.
+    let harder = row.texts_or_none("challenge_test_list")?;
+    let tests: Vec<String> = tests.into_iter().chain(harder.iter().map(|test| normalize_line_ends(test))).collect();
     let wanted = tests.iter().chain([&setup]);
     let (prompt, solution) = program
         .split(&entry, wanted, &docstring(row.text("text")?))
@@ -229,6 +233,20 @@ mod tests {
         assert_eq!(task.prompt, prompt.concat());
         assert_eq!(task.solution, "    return helper(p.a) + LIMIT\n");
         assert_eq!((task.id.as_str(), task.entry_point.as_str()), ("own_mbpp_601", "f"));
+    }
+
+    #[test]
+    fn the_harder_tests_of_a_row_are_tests() {
+        let of = |harder: serde_json::Value| {
+            let mut row: serde_json::Value =
+                serde_json::from_str(&row("def f(x): return abs(x)", &["assert f(1) == 1"])).expect("it is JSON");
+            row["challenge_test_list"] = harder;
+            convert(&row.to_string(), Source::Mbpp)
+        };
+        let task = of(serde_json::json!(["assert f(-2) == 2"])).expect("a sound row").task;
+        assert_eq!(task.tests, ["assert f(1) == 1", "assert f(-2) == 2"]);
+        assert_eq!(of(serde_json::json!([])).expect("a sound row").task.tests.len(), 1);
+        assert_eq!(of(serde_json::json!("f(1)")).expect_err("not a list").reason, Reason::WrongType);
     }
 
     #[test]

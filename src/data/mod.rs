@@ -10,6 +10,7 @@ pub mod exercises;
 #[cfg(feature = "cli")]
 pub mod fetch;
 pub mod filter;
+pub mod fingerprint;
 pub mod humaneval;
 pub mod imported;
 pub mod mbpp;

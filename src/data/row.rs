@@ -65,6 +65,14 @@ impl Row {
         self.field(name)?.as_u64().ok_or_else(|| self.wrong(name, "a whole number"))
     }
 
+    /// A list of texts that may be absent.
+    pub fn texts_or_none(&self, name: &str) -> Result<Vec<String>, Rejection> {
+        match self.fields.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(_) => self.texts(name),
+        }
+    }
+
     /// A list of texts.
     pub fn texts(&self, name: &str) -> Result<Vec<String>, Rejection> {
         let list = self.field(name)?.as_array().ok_or_else(|| self.wrong(name, "a list"))?;

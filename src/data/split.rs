@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rand::seq::SliceRandom;
 
-use crate::data::duplicates::{Fingerprint, Likeness, twins};
+use crate::data::duplicates::twins;
+use crate::data::fingerprint::{Fingerprint, Likeness};
 use crate::data::task::Task;
 use crate::error::{Error, Result};
 use crate::experiment::{Source, SplitConfig, SplitPlan};

@@ -12,6 +12,7 @@ pub fn all(record: &DataRecord) -> Vec<Chart> {
         verified(record),
         rejections(record),
         tokens(record),
+        token_parts(record),
         body_lines(record),
         docstring_words(record),
         complexity(record),
@@ -102,6 +103,39 @@ pub fn tokens(record: &DataRecord) -> Chart {
         Some((limit, format!("context: {limit:.0}"))),
         |facts| facts.total_tokens as f64,
     )
+}
+
+/// Tokens of prompts and of solutions, beside each other.
+pub fn token_parts(record: &DataRecord) -> Chart {
+    const WIDTH: usize = 32;
+    let verified = || record.samples.iter().filter(|facts| facts.verified);
+    let limit = record.limits.tokens;
+    // What does not fit the context alone shares one row at the end.
+    let rows = limit.div_ceil(WIDTH);
+    let count = |tokens: fn(&SampleFacts) -> usize| {
+        let mut counts = vec![0.0; rows + 1];
+        verified().for_each(|facts| counts[(tokens(facts) / WIDTH).min(rows)] += 1.0);
+        counts
+    };
+    let mut labels: Vec<String> =
+        (0..rows).map(|row| format!("{}–{}", row * WIDTH, ((row + 1) * WIDTH).min(limit) - 1)).collect();
+    labels.push(format!("{limit} and more"));
+    Chart {
+        name: "data-token-parts".into(),
+        title: "What takes the tokens: the question or the answer?".into(),
+        caption: format!(
+            "Verified samples by the tokens of their prompt and of their solution. Both and one end-of-sequence must fit {limit}."
+        ),
+        plot: Plot::Bars(Bars {
+            x: "samples".into(),
+            labels,
+            groups: vec![
+                ("prompt".into(), count(|facts| facts.prompt_tokens)),
+                ("solution".into(), count(|facts| facts.solution_tokens)),
+            ],
+            ..Bars::default()
+        }),
+    }
 }
 
 /// Lines of the bodies.

@@ -1,9 +1,12 @@
 //! Phase 1: collects rows, proves each one, explains each rejection, and divides what is left.
 //!
-//! `steps` is the way of a row through the checks; `files` is what the phase leaves behind and reopens.
+//! `steps` is the way of a row, a `candidate`, through the checks; `summary` counts what came of them; `files` is what
+//! the phase leaves behind and reopens.
 
+mod candidate;
 mod files;
 mod steps;
+mod summary;
 
 use std::collections::BTreeMap;
 
@@ -46,7 +49,7 @@ pub fn run(exp: &Experiment) -> Result<DataCollection> {
     {
         return Ok(collection);
     }
-    let steps::Outcome { raw, mut collection } = steps::collect(exp)?;
+    let summary::Outcome { raw, mut collection } = steps::collect(exp)?;
     collection.record.content_sha256 = files::content_sha256(&collection)?;
     if wants_curation(exp, &collection.record) {
         let path = exp.data_file(files::WORKLIST);

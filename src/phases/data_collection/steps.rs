@@ -3,110 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::DataCollection;
-use super::files::{RawRow, WORKLIST, tokenizer_path};
+use super::candidate::{Candidate, alive};
+use super::files::{WORKLIST, tokenizer_path};
+use super::summary::{Outcome, outcome, record};
 use crate::bench::tasks as bench_tasks;
 use crate::data::analyze::{self, CodeFacts};
 use crate::data::decontaminate::{self, Forbidden};
-use crate::data::duplicates::{Cluster, Fingerprint, groups};
+use crate::data::duplicates::{Cluster, groups};
 use crate::data::filter::{Reason, Rejection, not_simple};
+use crate::data::fingerprint::Fingerprint;
 use crate::data::python_source;
-use crate::data::quality::{DataRecord, EARLIER, Fate, SampleFacts, SimpleLimits, SourceCounts};
+use crate::data::quality::Fate;
 use crate::data::read;
-use crate::data::row::Converted;
 use crate::data::split::{self, Entry, Part};
 use crate::data::task::Task;
-use crate::data::verify::{self, Verification};
+use crate::data::verify;
 use crate::data::worklist::{self, Decision};
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Phase, Source};
+use crate::experiment::{Experiment, Source};
 use crate::sandbox::Limits;
 use crate::tokenizer::Tokenizer;
 
 /// Longest time for one probe of a sample's behaviour: a benchmark's tests take milliseconds.
 const PROBE_SECONDS: f64 = 5.0;
-
-/// What the steps make.
-pub(super) struct Outcome {
-    /// Every converted row by source.
-    pub raw: BTreeMap<Source, Vec<RawRow>>,
-    /// The phase's result; its record still lacks the hash of its content.
-    pub collection: DataCollection,
-}
-
-/// A converted row on its way.
-struct Candidate {
-    task: Task,
-    source: Source,
-    original: String,
-    keep: bool,
-    mended: bool,
-    facts: Option<CodeFacts>,
-    print: Option<Fingerprint>,
-    verification: Option<Verification>,
-    measured: SampleFacts,
-    rejection: Option<Rejection>,
-    fate: Option<Fate>,
-}
-
-impl Candidate {
-    fn new(converted: Converted, source: Source) -> Self {
-        let task = converted.task;
-        let official_split = task.provenance.as_ref().and_then(|provenance| provenance.official_split.clone());
-        let measured = SampleFacts {
-            id: task.id.clone(),
-            source,
-            official_split,
-            body_lines: python_source::statement_lines(&task.solution),
-            prompt_tokens: 0,
-            solution_tokens: 0,
-            total_tokens: 0,
-            docstring_words: 0,
-            complexity: 0,
-            names: 0,
-            imports: Vec::new(),
-            foreign_imports: Vec::new(),
-            verified: false,
-            seconds: 0.0,
-            fate: Fate::Rejected(Reason::DoesNotParse),
-        };
-        Self {
-            task,
-            source,
-            original: converted.original,
-            keep: false,
-            mended: false,
-            facts: None,
-            print: None,
-            verification: None,
-            measured,
-            rejection: None,
-            fate: None,
-        }
-    }
-
-    fn program(&self) -> String {
-        format!("{}{}", self.task.prompt, self.task.solution)
-    }
-
-    /// Rejects the row unless it is rejected already, or a person's `keep` overrules the reason.
-    fn reject(&mut self, reason: Reason, detail: impl Into<String>, twin: Option<String>) {
-        if self.rejection.is_none() && !(self.keep && reason.yields_to_keep()) {
-            let rejection = Rejection::new(&self.task.id, self.source, reason, detail);
-            self.rejection = Some(Rejection { twin, ..rejection });
-        }
-    }
-
-    fn alive(&self) -> bool {
-        self.rejection.is_none()
-    }
-}
-
-/// The candidates that no check has rejected yet, with the facts that every one of them has.
-fn alive(candidates: &[Candidate]) -> Vec<(usize, &Task, &CodeFacts, &Fingerprint)> {
-    let rows = candidates.iter().enumerate().filter(|(_, candidate)| candidate.alive());
-    rows.filter_map(|(index, c)| Some((index, &c.task, c.facts.as_ref()?, c.print.as_ref()?))).collect()
-}
 
 /// Runs every step.
 pub(super) fn collect(exp: &Experiment) -> Result<Outcome> {
@@ -395,96 +314,4 @@ fn divide(exp: &Experiment, candidates: &mut [Candidate], benchmark: &[Forbidden
         }
     }
     Ok(())
-}
-
-fn record(
-    exp: &Experiment,
-    candidates: &[Candidate],
-    rejections: &[Rejection],
-    read: &[(Source, usize)],
-    usable: &BTreeSet<usize>,
-    clusters: Vec<Cluster>,
-    seconds: Vec<(String, f64)>,
-) -> DataRecord {
-    let config = &exp.config.data;
-    let within = |facts: &SampleFacts| facts.verified && facts.total_tokens <= config.max_tokens;
-    let counts = |&(source, read): &(Source, usize)| {
-        let own = || candidates.iter().enumerate().filter(move |(_, candidate)| candidate.source == source);
-        let count = |test: &dyn Fn(&SampleFacts) -> bool| own().filter(|(_, c)| test(&c.measured)).count();
-        SourceCounts {
-            source,
-            read,
-            converted: own().count(),
-            verified: count(&|facts| facts.verified),
-            within_tokens: count(&within),
-            usable: own().filter(|(index, _)| usable.contains(index)).count(),
-            train: count(&|facts| facts.fate == Fate::Train),
-            validation: count(&|facts| facts.fate == Fate::Validation),
-            held_out: count(&|facts| facts.fate == Fate::HeldOut),
-        }
-    };
-    let sources: Vec<SourceCounts> = read.iter().map(counts).collect();
-    let sum = |get: fn(&SourceCounts) -> usize| sources.iter().map(get).sum();
-    let mut by_reason: BTreeMap<Reason, BTreeMap<Source, usize>> = BTreeMap::new();
-    for rejection in rejections {
-        *by_reason.entry(rejection.reason).or_default().entry(rejection.source).or_default() += 1;
-    }
-    let mut record = DataRecord {
-        name: exp.config.name.clone(),
-        digest: exp.digest(Phase::Data),
-        content_sha256: String::new(),
-        read: sum(|counts| counts.read),
-        converted: sum(|counts| counts.converted),
-        verified: sum(|counts| counts.verified),
-        within_tokens: sum(|counts| counts.within_tokens),
-        usable: usable.len(),
-        train: sum(|counts| counts.train),
-        validation: sum(|counts| counts.validation),
-        held_out: sum(|counts| counts.held_out),
-        earlier: EARLIER,
-        rejections: by_reason,
-        samples: candidates.iter().map(|candidate| candidate.measured.clone()).collect(),
-        clusters,
-        limits: SimpleLimits {
-            tokens: config.max_tokens,
-            body_lines: config.max_body_lines,
-            complexity: config.max_complexity,
-            names: config.max_names,
-            near_duplicate: config.near_duplicate,
-        },
-        missed: Vec::new(),
-        plan: config.split.plan,
-        seconds,
-        sources,
-    };
-    record.missed = record.missed_limits(&config.quality);
-    record
-}
-
-fn outcome(candidates: Vec<Candidate>, rejections: Vec<Rejection>, record: DataRecord) -> Outcome {
-    let mut raw: BTreeMap<Source, Vec<RawRow>> = record.sources.iter().map(|c| (c.source, Vec::new())).collect();
-    let mut collection = DataCollection {
-        tasks: Vec::new(),
-        train: Vec::new(),
-        validation: Vec::new(),
-        held_out: Vec::new(),
-        rejections,
-        record,
-    };
-    for candidate in candidates {
-        let Candidate { task, source, verification, measured, .. } = candidate;
-        match measured.fate {
-            Fate::Train => collection.train.push(task.sample()),
-            Fate::Validation => collection.validation.push(task.sample()),
-            Fate::HeldOut => collection.held_out.push(task.clone()),
-            Fate::Rejected(_) => {}
-        }
-        if !matches!(measured.fate, Fate::Rejected(_)) {
-            collection.tasks.push(task.clone());
-        }
-        let outcome = verification.map(|verification| verification.outcome);
-        let row = RawRow { task, verified: measured.verified, outcome, seconds: measured.seconds };
-        raw.entry(source).or_default().push(row);
-    }
-    Outcome { raw, collection }
 }
