@@ -358,6 +358,32 @@ pub struct BenchConfig {
     /// Adapter folder to measure, in place of the run's own.
     #[serde(default)]
     pub adapter: Option<PathBuf>,
+    // What stands at its default is left out of the digest: a file that does not name it is the experiment it was.
+    /// Keep tokens with at least this share of the likeliest token's probability; 0 keeps all.
+    #[serde(default, skip_serializing_if = "is::<0>")]
+    pub min_p: f64,
+    /// Divides the logits of tokens that occurred before; 1 changes nothing.
+    #[serde(default = "one", skip_serializing_if = "is::<1>")]
+    pub repetition_penalty: f64,
+    /// Strings that end a completion, besides the end of the function.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// How often the earlier protocol's single sample is drawn, beside the declared protocol; 0 leaves it out.
+    #[serde(default = "usual_v1_draws", skip_serializing_if = "is_usual")]
+    pub v1_draws: usize,
+}
+
+/// Five draws: one alone says little, and five cost a quarter of the declared protocol's twenty samples.
+fn usual_v1_draws() -> usize {
+    5
+}
+
+fn is_usual(draws: &usize) -> bool {
+    *draws == usual_v1_draws()
+}
+
+fn is<const VALUE: u8>(value: &f64) -> bool {
+    *value == f64::from(VALUE)
 }
 
 /// A gate: a metric, a rule, and why.

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::bench::collapse::shape;
 use crate::bench::report::SelfTest;
 use crate::bench::run::judge;
 use crate::data::task::Task;
@@ -55,6 +56,7 @@ pub fn self_test(tasks: &[Task], sandbox: &Sandbox) -> Result<SelfTest> {
         canonical_passed: verdicts.iter().filter(|(right, _)| *right).count(),
         mutated: solved.len() * CORRUPTIONS.len(),
         mutated_passed: verdicts.iter().map(|(_, wrong)| wrong).sum(),
+        false_alarms: solved.iter().filter(|task| shape(&task.solution, &task.solution).collapsed).count(),
         faults: faults.map(|(task, _)| task.id.clone()).collect(),
     })
 }

@@ -15,9 +15,6 @@ use crate::generate::Sampling;
 /// Two worked functions of our own; none is a task of the benchmark.
 const FEW_SHOT: &str = include_str!("../../data/benchmarks/few_shot.py");
 
-/// How often the earlier protocol's single sample is drawn.
-pub const V1_DRAWS: usize = 5;
-
 /// What stands before a task's own prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Template {
@@ -62,14 +59,17 @@ impl Template {
     }
 }
 
-/// The settings of the earlier attempt's benchmark: two worked functions, temperature 0.8, top-k 40, 100 tokens. Its one
-/// sample per task is drawn `draws` times over, because one run alone says little.
+/// The settings of the earlier attempt's benchmark: two worked functions, temperature 0.8, top-k 40, 100 tokens, nothing
+/// else. Its one sample per task is drawn `draws` times over, because one run alone says little.
 pub fn v1_protocol(config: &BenchConfig, draws: usize) -> BenchConfig {
     BenchConfig {
         samples: draws,
         temperature: 0.8,
         top_k: 40,
         top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        stop: Vec::new(),
         max_new_tokens: 100,
         template: Template::FewShot.name().into(),
         ..config.clone()
@@ -82,6 +82,9 @@ pub fn sampling(config: &BenchConfig, seed: u64) -> Sampling {
         temperature: config.temperature,
         top_k: config.top_k,
         top_p: config.top_p,
+        min_p: config.min_p,
+        repetition_penalty: config.repetition_penalty,
+        stop: config.stop.clone(),
         seed,
         ..Sampling::greedy(config.max_new_tokens)
     }

@@ -12,6 +12,7 @@ use codelora::phases::data_collection::DataCollection;
 use codelora::phases::decisions::Decisions;
 use codelora::phases::evaluation::Evaluation;
 use codelora::phases::import::Imported;
+use codelora::phases::judging::Judged;
 use codelora::phases::lora::Lora;
 use codelora::phases::pretraining::PretrainRecord;
 use codelora::phases::training::Training;
@@ -153,6 +154,21 @@ pub fn evaluation(evaluation: &Evaluation) -> Result<()> {
     let change = &evaluation.record.change;
     let Interval { estimate, low, high, .. } = change.difference.scaled(100.0);
     println!("change in pass@1: {estimate:+.1} points [{low:+.1}, {high:+.1}], p = {:.3}\n", change.p_value);
+    Ok(())
+}
+
+/// Samples made elsewhere.
+pub fn judged(judged: &Judged) -> Result<()> {
+    let result = &judged.result;
+    let Interval { estimate, low, high, .. } = result.pass_at_1.scaled(100.0);
+    let mut rows = vec![words(["measure", "value"])];
+    rows.push(vec!["tasks".into(), result.tasks.len().to_string()]);
+    rows.push(vec!["samples".into(), result.attempts.to_string()]);
+    rows.push(vec!["pass@1".into(), format!("{estimate:.1} % [{low:.1}, {high:.1}]")]);
+    rows.push(vec!["solved at least once".into(), result.solved_once.to_string()]);
+    rows.extend(result.outcomes.iter().map(|(outcome, count)| vec![format!("samples: {outcome}"), count.to_string()]));
+    rows.push(vec!["seconds".into(), format!("{:.1}", result.seconds)]);
+    table(&format!("samples of {}", result.name), &rows);
     Ok(())
 }
 

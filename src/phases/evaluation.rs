@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::artifact;
-use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, compare, html_page, v1_result};
+use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, compare, html_page, markdown, v1_result};
 use crate::bench::run::{Attempt, AttemptLog, Measured, attempts};
+use crate::bench::samples;
 use crate::bench::self_test::self_test;
-use crate::bench::tasks::{self, V1_DRAWS, v1_protocol};
+use crate::bench::tasks::{self, v1_protocol};
 use crate::data::task::Task;
 use crate::error::{Error, Result};
 use crate::experiment::{BenchConfig, Experiment, Phase};
@@ -44,8 +45,8 @@ struct Subject {
 }
 
 /// Measures both checkpoints by the experiment's protocol and by the earlier attempt's, after the harness has shown on
-/// known answers that it can tell right from wrong. Writes `attempts-*.jsonl` and `report.html` into the run's folder and
-/// `records/evaluation.json`. A run that was stopped continues at the attempt where it stood.
+/// known answers that it can tell right from wrong. Writes `attempts-*.jsonl`, `report.html` and `report.md` into the run's
+/// folder and `records/evaluation.json`. A run that was stopped continues at the attempt where it stood.
 ///
 /// # Errors
 /// [`Error::Mismatch`] when the record or the attempts there were made with something else (remedy: `--force`);
@@ -73,7 +74,7 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let (tokenizer, base) = base_model::open(exp)?;
     let before = Subject { name: "base", file: "before", model: base.model()?, inputs: base_inputs };
     let after = Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base)?, inputs: all_inputs };
-    let v1 = v1_protocol(config, V1_DRAWS);
+    let v1 = v1_protocol(config, config.v1_draws);
     // Another seed than the experiment's own protocol, so that the two are independent looks at the same model.
     let (seed, v1_seed) = (exp.config.seed, exp.config.seed.wrapping_add(1));
     let measure = |subject: &Subject, prefix: &str, config: &BenchConfig, seed: u64| {
@@ -105,9 +106,40 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     };
     artifact::write_json(&record_file, &record)?;
     let [before, after] = measured.map(|measured| measured.attempts);
-    let page = html_page(&record, &tasks, &before, &after);
-    artifact::write_atomic(&exp.run_file("report.html"), |writer| writer.write_all(page.as_bytes()))?;
-    Ok(Evaluation { record, tasks, before, after })
+    let evaluation = Evaluation { record, tasks, before, after };
+    write_report(exp, &evaluation)?;
+    Ok(evaluation)
+}
+
+/// Writes the page `report.html` and its tables as `report.md` into the run's folder; runs no model. Returns the files.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_report(exp: &Experiment, evaluation: &Evaluation) -> Result<[PathBuf; 2]> {
+    let Evaluation { record, tasks, before, after } = evaluation;
+    let files = [exp.run_file("report.html"), exp.run_file("report.md")];
+    let texts = [html_page(record, tasks, before, after), markdown(record)];
+    for (file, text) in files.iter().zip(texts) {
+        artifact::write_atomic(file, |writer| writer.write_all(text.as_bytes()))?;
+    }
+    Ok(files)
+}
+
+/// Writes every attempt in the formats of other harnesses, HumanEval's and EvalPlus', into the run's folder. Returns the
+/// files.
+///
+/// # Errors
+/// As [`samples::write_humaneval`].
+pub fn write_samples(exp: &Experiment, evaluation: &Evaluation) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for (label, attempts) in [("before", &evaluation.before), ("after", &evaluation.after)] {
+        let humaneval = exp.run_file(format!("samples-{label}.jsonl"));
+        samples::write_humaneval(&humaneval, &evaluation.tasks, attempts)?;
+        let evalplus = exp.run_file(format!("samples-{label}-evalplus.jsonl"));
+        samples::write_evalplus(&evalplus, &evaluation.tasks, attempts)?;
+        files.extend([humaneval, evalplus]);
+    }
+    Ok(files)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -6,6 +6,7 @@ pub mod decisions;
 pub mod evaluation;
 pub mod export;
 pub mod import;
+pub mod judging;
 pub mod lora;
 pub mod pretraining;
 pub mod sweep;

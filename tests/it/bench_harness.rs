@@ -59,6 +59,10 @@ fn config(samples: usize) -> BenchConfig {
         template: "bare".into(),
         time_limit_s: 3.0,
         adapter: None,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        stop: Vec::new(),
+        v1_draws: 5,
     }
 }
 
@@ -159,15 +163,18 @@ fn greedy_samples_are_one_sample() {
     assert!(run.unwrap_err().to_string().contains("samples = 1"));
 }
 
+const GATE: &str = "[[gate]]\nname = \"solves\"\nmetric = \"evaluation.after.expected_solved\"\nrule = \"at_least\"\n\
+                    threshold = 5\nreason = \"r\"\non_pass = \"p\"\non_fail = \"f\"\n";
+
 /// A folder with an experiment, a small random base and an adapter whose updates are not zero.
-fn small_experiment(gates: &str) -> (tempfile::TempDir, Experiment) {
+fn small_experiment() -> (tempfile::TempDir, Experiment) {
     let folder = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::write(folder.path().join("Cargo.toml"), "").unwrap();
     let text = fs::read_to_string(root.join("data/experiments/quick.toml")).unwrap();
     let text = text.split("[[gate]]").next().unwrap().replace("samples = 20 ", "samples = 2 ");
     let text = text.replace("max_new_tokens = 100", "max_new_tokens = 16");
-    fs::write(folder.path().join("quick.toml"), format!("{text}\n{gates}")).unwrap();
+    fs::write(folder.path().join("quick.toml"), format!("{text}\n{GATE}")).unwrap();
     let exp = Experiment::open(folder.path().join("quick.toml")).unwrap();
     let tasks: String = benchmark()[..5].iter().map(|task| serde_json::to_string(task).unwrap() + "\n").collect();
     fs::create_dir_all(folder.path().join("data/benchmarks")).unwrap();
@@ -191,9 +198,7 @@ fn small_experiment(gates: &str) -> (tempfile::TempDir, Experiment) {
 
 #[test]
 fn the_phase_measures_reopens_and_refuses_what_it_was_not_made_with() {
-    let gate = "[[gate]]\nname = \"solves\"\nmetric = \"evaluation.after.expected_solved\"\nrule = \"at_least\"\n\
-                threshold = 5\nreason = \"r\"\non_pass = \"p\"\non_fail = \"f\"\n";
-    let (_folder, exp) = small_experiment(gate);
+    let (_folder, exp) = small_experiment();
     let first = evaluation::run(&exp).unwrap();
     let record = &first.record;
     assert_eq!((record.before.attempts, record.after.attempts), (10, 10));
@@ -233,6 +238,87 @@ fn the_phase_measures_reopens_and_refuses_what_it_was_not_made_with() {
     changed.config.bench.temperature = 0.5;
     let error = evaluation::run(&changed).unwrap_err().to_string();
     assert!(error.contains("--force"), "{error}");
+}
+
+/// The program itself, on the small experiment.
+#[cfg(feature = "cli")]
+fn bench(exp: &Experiment, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_codelora"));
+    command.arg("bench").arg("--experiment").arg(&exp.file).args(arguments).stdout(std::process::Stdio::piped());
+    command
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let (folder, exp) = small_experiment();
+    let arguments = ["--samples", "40", "--v1-draws", "0"];
+    // Other settings than the file's have a folder of their own, named by what differs.
+    let own = exp.run_file("bench/samples40-draws0");
+    let log = own.join("attempts-before.jsonl");
+    let lines = || fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_string).collect::<Vec<_>>();
+    let mut child = bench(&exp, &arguments).spawn().unwrap();
+    while lines().len() < 20 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let made = lines();
+    assert!(made.len() < 200 && !own.join("records/evaluation.json").exists(), "{} attempts", made.len());
+    let output = bench(&exp, &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let whole = lines();
+    assert_eq!(whole.len(), 200);
+    // Times differ from run to run: attempts that still have theirs were not made again. The last line may have been torn.
+    assert!(made[..made.len() - 1].iter().all(|line| whole.contains(line)), "an attempt was made twice");
+    let other = folder.path().join("other");
+    let output = bench(&exp, &arguments).arg("--output").arg(&other).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["attempts-before.jsonl", "attempts-after.jsonl"] {
+        let read = |folder: &Path| untimed(&codelora::artifact::read_jsonl::<Attempt>(&folder.join(name)).unwrap());
+        assert_eq!(read(&own), read(&other), "{name}");
+    }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn the_protocol_the_report_and_foreign_samples_have_their_flags() {
+    let (folder, exp) = small_experiment();
+    let run = |arguments: &[&str]| {
+        let output = bench(&exp, arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = run(&["--protocol", "v1", "--v1-draws", "1", "--report", "--write-samples"]);
+    let own = exp.run_file("bench/v1-draws1");
+    for file in ["report.html", "report.md", "samples-before.jsonl", "samples-after-evalplus.jsonl"] {
+        assert!(own.join(file).is_file() && said.contains(file), "{file}: {said}");
+    }
+    let record: report::EvaluationRecord = codelora::artifact::read_json(&own.join("records/evaluation.json")).unwrap();
+    let protocol = &record.protocol;
+    assert_eq!((protocol.samples, protocol.temperature, protocol.top_k), (1, 0.8, 40));
+    assert_eq!((protocol.max_new_tokens, protocol.template.as_str()), (100, "few_shot"));
+    let page = fs::read_to_string(own.join("report.md")).unwrap();
+    assert!(
+        page.contains("Protocol: template few_shot, 1 samples a task, temperature 0.8, at most 100 tokens"),
+        "{page}"
+    );
+
+    // What was written for others is judged as it was here.
+    let samples = own.join("samples-after-evalplus.jsonl");
+    let said = run(&["--judge", samples.to_str().unwrap()]);
+    assert!(said.contains("pass@1") && said.contains("samples-after-evalplus"), "{said}");
+    let judged = exp.run_file("bench/judged-samples-after-evalplus/attempts.jsonl");
+    let judged: Vec<Attempt> = codelora::artifact::read_jsonl(&judged).unwrap();
+    let after: Vec<Attempt> = codelora::artifact::read_jsonl(&own.join("attempts-after.jsonl")).unwrap();
+    let verdicts = |attempts: &[Attempt]| attempts.iter().map(|a| a.outcome == Outcome::Passed).collect::<Vec<_>>();
+    assert_eq!(verdicts(&judged), verdicts(&after));
+
+    let nowhere = folder.path().join("none.jsonl");
+    fs::write(&nowhere, "").unwrap();
+    let output = bench(&exp, &["--judge", nowhere.to_str().unwrap()]).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no sample in the file"));
 }
 
 #[test]

@@ -43,7 +43,9 @@ fn the_plans_own_flags_are_there() {
         assert!(train.contains(flag), "train lacks {flag}");
     }
     let bench = text("bench");
-    for flag in ["--checkpoint", "--samples", "--temperature", "--benchmark", "--output"] {
+    for flag in
+        ["--checkpoint", "--samples", "--temperature", "--benchmark", "--output", "--protocol", "--report", "--judge"]
+    {
         assert!(bench.contains(flag), "bench lacks {flag}");
     }
 }

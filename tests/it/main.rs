@@ -20,3 +20,5 @@ mod sweep;
 mod training;
 #[cfg(feature = "cli")]
 mod training_refusals;
+#[cfg(feature = "cli")]
+mod verdict_peers;

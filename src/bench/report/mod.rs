@@ -1,13 +1,13 @@
 //! What a measurement says: the record, its tables and its page.
 
 mod highlight;
-mod html;
+mod page;
 mod record;
 mod summary;
 mod tables;
 
 pub use highlight::{escape, highlight};
-pub use html::html_page;
+pub use page::html_page;
 pub use record::{
     CheckpointResult, Comparison, Draw, EvaluationRecord, Protocol, SelfTest, ShapeSummary, TaskResult, V1Result,
 };

@@ -51,10 +51,23 @@ pub struct Protocol {
     pub top_k: usize,
     /// Kept probability mass.
     pub top_p: f64,
+    /// Kept share of the likeliest token's probability; 0 means all.
+    #[serde(default)]
+    pub min_p: f64,
+    /// Divisor of the logits of tokens that occurred before; 1 changes nothing.
+    #[serde(default = "one")]
+    pub repetition_penalty: f64,
+    /// Strings that end a completion, besides the end of the function.
+    #[serde(default)]
+    pub stop: Vec<String>,
     /// Most tokens in a completion.
     pub max_new_tokens: usize,
     /// The seed.
     pub seed: u64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// One checkpoint on one benchmark.
@@ -176,6 +189,9 @@ pub struct SelfTest {
     pub mutated: usize,
     /// Of these, passed: none may.
     pub mutated_passed: usize,
+    /// Canonical solutions that the thresholds of [`crate::bench::collapse`] take for collapsed text: false alarms.
+    #[serde(default)]
+    pub false_alarms: usize,
     /// Ids of the tasks that were judged wrongly.
     pub faults: Vec<String>,
 }

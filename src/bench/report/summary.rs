@@ -33,6 +33,9 @@ impl Protocol {
             temperature: config.temperature,
             top_k: config.top_k,
             top_p: config.top_p,
+            min_p: config.min_p,
+            repetition_penalty: config.repetition_penalty,
+            stop: config.stop.clone(),
             max_new_tokens: config.max_new_tokens,
             seed,
         }
@@ -123,7 +126,8 @@ pub fn compare(before: &CheckpointResult, after: &CheckpointResult, seed: u64) -
     }
 }
 
-/// The earlier protocol's result from `config.samples` draws of one sample per task.
+/// The earlier protocol's result from `config.samples` draws of one sample per task. Without a draw nothing is known, and
+/// the interval says so.
 pub fn v1_result(config: &BenchConfig, tasks: &[Task], measured: &Measured, seed: u64) -> V1Result {
     let passed = |draw: usize, task: &Task| {
         let mut own = measured.attempts.iter().filter(|a| a.sample == draw && a.task == task.id);
@@ -133,14 +137,13 @@ pub fn v1_result(config: &BenchConfig, tasks: &[Task], measured: &Measured, seed
         let solved = tasks.iter().filter(|task| passed(draw, task)).count();
         Draw { draw, solved, share: wilson(solved, tasks.len()) }
     });
-    let rates: Vec<f64> = tasks
-        .iter()
-        .map(|task| (0..config.samples).filter(|draw| passed(*draw, task)).count() as f64 / config.samples as f64)
-        .collect();
+    let solved = |task| (0..config.samples).filter(|draw| passed(*draw, task)).count() as f64;
+    let rates: Vec<f64> = tasks.iter().map(|task| solved(task) / config.samples as f64).collect();
+    let share = if config.samples == 0 { wilson(0, 0) } else { task_bootstrap(&rates, seed) };
     V1Result {
         protocol: Protocol { samples: 1, ..Protocol::new(config, seed) },
         draws: draws.collect(),
         tasks: tasks.len(),
-        solved: task_bootstrap(&rates, seed).scaled(tasks.len() as f64),
+        solved: share.scaled(tasks.len() as f64),
     }
 }

@@ -4,7 +4,7 @@ use polars::prelude::{Column, DataFrame};
 
 use crate::bench::pass_at_k::Interval;
 use crate::bench::report::outcome_name;
-use crate::bench::report::{CheckpointResult, EvaluationRecord};
+use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol};
 use crate::bench::run::Attempt;
 use crate::error::Result;
 
@@ -29,6 +29,9 @@ pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
     }
     add("tokens/s", &|result| format!("{:.0}", result.tokens_per_second));
     let v1 = [&record.v1_before, &record.v1_after].map(|v1| {
+        if v1.draws.is_empty() {
+            return "not drawn".into();
+        }
         let Interval { estimate, low, high, .. } = v1.solved;
         let draws: Vec<String> = v1.draws.iter().map(|draw| draw.solved.to_string()).collect();
         format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; draws {}", v1.tasks, draws.join(", "))
@@ -54,12 +57,34 @@ fn row(name: &str, values: [String; 2]) -> Vec<String> {
 }
 
 /// `12.3 % [4.5, 20.1]`.
-fn percent(interval: &Interval) -> String {
+pub(super) fn percent(interval: &Interval) -> String {
     let Interval { estimate, low, high, .. } = interval.scaled(100.0);
     format!("{estimate:.1} % [{low:.1}, {high:.1}]")
 }
 
-/// The checkpoints' table in Markdown, and the tasks' below it.
+/// How completions were drawn, in words.
+pub(super) fn protocol_words(protocol: &Protocol) -> String {
+    let Protocol { template, samples, temperature, top_k, top_p, max_new_tokens, seed, .. } = protocol;
+    let mut words = vec![
+        format!("template {template}"),
+        format!("{samples} samples a task"),
+        format!("temperature {temperature}"),
+        format!("at most {max_new_tokens} tokens"),
+        format!("seed {seed}"),
+    ];
+    // What filters nothing is not worth a word.
+    let filters = [
+        (*top_k != 0, format!("top-k {top_k}")),
+        (*top_p != 1.0, format!("top-p {top_p}")),
+        (protocol.min_p != 0.0, format!("min-p {}", protocol.min_p)),
+        (protocol.repetition_penalty != 1.0, format!("repetition penalty {}", protocol.repetition_penalty)),
+        (!protocol.stop.is_empty(), format!("stops at {:?}", protocol.stop)),
+    ];
+    words.extend(filters.into_iter().filter(|(used, _)| *used).map(|(_, filter)| filter));
+    words.join(", ")
+}
+
+/// The measurement in Markdown: what changed, the checkpoints' table, the tasks' table, and how it was measured.
 pub fn markdown(record: &EvaluationRecord) -> String {
     let table = |rows: Vec<Vec<String>>| {
         let line = |cells: &[String]| {
@@ -70,13 +95,25 @@ pub fn markdown(record: &EvaluationRecord) -> String {
         let body: String = rows[1..].iter().map(|row| line(row)).collect();
         format!("{}{rule}{body}", line(&rows[0]))
     };
-    let change = &record.change;
-    let summary = format!(
-        "pass@1 changed by {} (paired permutation test: p = {:.4}).",
+    let (change, test) = (&record.change, &record.self_test);
+    let mut page = format!(
+        "# Benchmark: {}\n\npass@1 changed by {} (paired permutation test: p = {:.4}).\n\n",
+        record.benchmark,
         percent(&change.difference),
         change.p_value
     );
-    format!("{}\n{summary}\n\n{}", table(checkpoint_rows(record)), table(task_rows(record)))
+    for (what, names) in [("Better", &change.better), ("Worse", &change.worse)] {
+        if !names.is_empty() {
+            page.push_str(&format!("{what} after: {}.\n\n", names.join(", ")));
+        }
+    }
+    page.push_str(&format!("{}\n{}\n", table(checkpoint_rows(record)), table(task_rows(record))));
+    page.push_str(&format!("Protocol: {}.\n\n", protocol_words(&record.protocol)));
+    page.push_str(&format!(
+        "Self-test: {} of {} canonical solutions passed, {} of {} corrupted ones.\n",
+        test.canonical_passed, test.canonical, test.mutated_passed, test.mutated
+    ));
+    page
 }
 
 /// One task a row: function, samples, passes and pass rate of both checkpoints.
