@@ -145,7 +145,9 @@ def evalplus(samples):
     def judge(sample):
         row, _, body = sample
         inputs, outputs, seconds = cache[row["task_id"]]
-        verdict, _ = untrusted_check("humaneval", row["prompt"] + body, inputs, row["entry_point"], outputs, 0, seconds,
+        # A root is found, not computed: HumanEval's own test allows it this error, and so do EvalPlus' data.
+        tolerance = 1e-4 if row["entry_point"] == "find_zero" else 0
+        verdict, _ = untrusted_check("humaneval", row["prompt"] + body, inputs, row["entry_point"], outputs, tolerance, seconds,
                                      fast_check=True, min_time_limit=SECONDS)
         return verdict == "pass", verdict
 
