@@ -8,7 +8,7 @@ completions: nothing, broken syntax, endless loops, early exits, forged verdicts
 those with which HumanEval's own `check` calls its candidate, the expected outputs those of the canonical solution.
 
 A package that is not installed is skipped, with a word. The exit code is 1 when a canonical solution or a mutant is judged
-differently; odd completions are listed only, since there the harnesses mean to differ.
+differently; odd completions are listed only, since there the harnesses mean to differ, and so are the peers' known faults.
 """
 
 import argparse
@@ -43,6 +43,10 @@ ODD = {
     "            return True\n    return Any()\n",
     "bends the tests": "    import sys\n    frame = sys._getframe()\n    while frame:\n        frame.f_globals['check'] = lambda c: None\n"
     "        frame = frame.f_back\n    raise SystemExit\n",
+}
+# Differences that are a fault of the peer's, by peer and task.
+KNOWN = {
+    ("evalplus", "HumanEval/32"): "its check of find_zero counts no input as passed, so that nothing passes (0.3.1)",
 }
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mod, ast.Mod: ast.FloorDiv, ast.Lt: ast.LtE,
          ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn,
@@ -145,9 +149,7 @@ def evalplus(samples):
     def judge(sample):
         row, _, body = sample
         inputs, outputs, seconds = cache[row["task_id"]]
-        # A root is found, not computed: HumanEval's own test allows it this error, and so do EvalPlus' data.
-        tolerance = 1e-4 if row["entry_point"] == "find_zero" else 0
-        verdict, _ = untrusted_check("humaneval", row["prompt"] + body, inputs, row["entry_point"], outputs, tolerance, seconds,
+        verdict, _ = untrusted_check("humaneval", row["prompt"] + body, inputs, row["entry_point"], outputs, 0, seconds,
                                      fast_check=True, min_time_limit=SECONDS)
         return verdict == "pass", verdict
 
@@ -178,13 +180,17 @@ def main():
             print("skipped: %s is not installed (%s)" % (name, fault))
             continue
         differing = [place for place in range(len(samples)) if own[place][0] != theirs[place][0]]
-        ordinary = [place for place in differing if not samples[place][1].startswith("odd")]
+        known = [place for place in differing if (name, samples[place][0]["task_id"]) in KNOWN]
+        ordinary = [place for place in differing if not samples[place][1].startswith("odd") and place not in known]
         grave += len(ordinary)
-        print("%s: %d passed, %d of %d judged differently, %d of them odd completions"
-              % (name, sum(passed for passed, _ in theirs), len(differing), len(samples), len(differing) - len(ordinary)))
+        odd = len(differing) - len(ordinary) - len(known)
+        print("%s: %d passed, %d of %d judged differently, %d of them odd completions, %d a known fault of %s"
+              % (name, sum(passed for passed, _ in theirs), len(differing), len(samples), odd, len(known), name))
         for place in differing:
             row, kind, body = samples[place]
-            print("  %s, %s: ours %r, %s %r" % (row["task_id"], kind, own[place][1], name, theirs[place][1]))
+            why = KNOWN.get((name, row["task_id"]))
+            because = "; " + why if why else ""
+            print("  %s, %s: ours %r, %s %r%s" % (row["task_id"], kind, own[place][1], name, theirs[place][1], because))
             listed.append({"peer": name, "task": row["task_id"], "kind": kind, "body": body, "ours": own[place][1], "theirs": theirs[place][1]})
     (arguments.folder / "differences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
     sys.exit(bool(grave))
