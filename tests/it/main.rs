@@ -11,8 +11,6 @@ mod model_golden;
 mod model_proofs;
 mod notebooks;
 mod peers;
-#[cfg(feature = "cli")]
-mod resume;
 mod sandbox_attacks;
 mod small;
 #[cfg(feature = "cli")]
@@ -21,4 +19,5 @@ mod training;
 #[cfg(feature = "cli")]
 mod training_refusals;
 #[cfg(feature = "cli")]
+mod training_runs;
 mod verdict_peers;

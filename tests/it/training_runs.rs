@@ -1,4 +1,4 @@
-//! A run that is killed and resumed through the real program.
+//! Training through the real program: a run that is killed and resumed, and every variant of the adapter.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use codelora::artifact;
+use codelora::experiment::Config;
 use codelora::model::checkpoint;
+use codelora::phases::lora::LoraRecord;
 use codelora::train::metrics::TrainingRecord;
 use codelora::train::state;
 
@@ -72,4 +74,30 @@ fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
     assert_eq!(metrics.lines().count(), 20, "the rows of a killed run are not doubled");
     // What is done is reopened.
     succeed(&["train", "--experiment", file, "--output-dir", cut.to_str().unwrap()]);
+}
+
+#[test]
+fn every_variant_of_the_adapter_is_proven_trained_and_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    type Change<'a> = &'a dyn Fn(&mut Config);
+    let variants: [(&str, Change); 3] = [
+        ("dora", &|c| c.lora.dora = true),
+        ("rslora and lora+", &|c| (c.lora.rslora, c.lora.lr_ratio) = (true, 16.0)),
+        ("patterns", &|c| {
+            c.lora.targets = vec!["attention".into(), "lm_head".into()];
+            c.lora.rank_pattern = [("out_proj".to_string(), 2)].into();
+            c.lora.alpha_pattern = [("layers.0.attn.qkv".to_string(), 32.0)].into();
+        }),
+    ];
+    for (index, (name, change)) in variants.into_iter().enumerate() {
+        let file = experiment(folder.path(), |config| {
+            config.paths.run = folder.path().join(format!("run{index}"));
+            change(config);
+        });
+        succeed(&["train", "--experiment", file.to_str().unwrap()]);
+        let run = folder.path().join(format!("run{index}"));
+        let proofs = artifact::read_json::<LoraRecord>(&run.join("records/lora.json")).unwrap().proofs;
+        println!("{name}: {proofs:?}");
+        assert!(run.join("adapter/adapter_model.safetensors").is_file(), "{name}");
+    }
 }
