@@ -217,6 +217,21 @@ pub struct PretrainConfig {
     pub pair_share: f64,
     /// Distinct exercises to generate.
     pub exercises: usize,
+    /// Recipe of packages whose code joins the standard library's; see `data/corpus.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<PathBuf>,
+    /// Folders of Python files that join it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<PathBuf>,
+    /// Whether tests among those files are kept.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_tests: bool,
+    /// Micro-batches summed into one step; `batch_size` sequences are divided among them.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub accumulation: usize,
+    /// The device and the type of floats it computes in; the weights themselves are always f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
     /// Optimiser settings.
     #[serde(flatten)]
     pub optimizer: OptimizerConfig,
@@ -228,6 +243,31 @@ pub struct PretrainConfig {
     pub label_smoothing: f64,
     /// Steps between evaluations.
     pub eval_every: usize,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn once() -> usize {
+    1
+}
+
+fn is_once(value: &usize) -> bool {
+    *value == 1
+}
+
+/// Where a model is computed, and in which floats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compute {
+    /// The processor, f32.
+    #[default]
+    Cpu,
+    /// The first CUDA device, f32.
+    Cuda,
+    /// The first CUDA device, bf16 with f32 master weights.
+    CudaBf16,
 }
 
 /// Optimiser and schedule, shared by pre-training and adaptation.

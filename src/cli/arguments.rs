@@ -115,6 +115,11 @@ pub enum BaseVerb {
     Import(ImportArgs),
     /// Train two models that differ in nothing but the causal mask: the earlier failure in miniature.
     Twins(Common),
+    /// Gather, clean, tokenise and count the text of a base, without training.
+    #[command(
+        after_help = "Example:\n  codelora base corpus --experiment data/experiments/base-29m.toml --folder ~/code --output data/runs/mine"
+    )]
+    Corpus(CorpusArgs),
     /// Train a base from an experiment file with a [base.pretrain] section.
     Train {
         #[command(flatten)]
@@ -142,6 +147,35 @@ pub struct AuditArgs {
     /// Vocabulary that the label smoothing was spread over.
     #[arg(long, value_name = "N", default_value_t = 8000)]
     pub log_vocabulary: usize,
+}
+
+/// Arguments of `base corpus`.
+#[derive(Args)]
+pub struct CorpusArgs {
+    #[command(flatten)]
+    pub common: Common,
+    /// Folder of Python files that joins the corpus; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Vec<PathBuf>,
+    /// Recipe of packages, in place of the experiment's.
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Run folder, in place of the experiment's.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+impl CorpusArgs {
+    /// The experiment with the arguments in place of what its file says.
+    pub fn apply(self, mut experiment: Experiment) -> Result<Experiment> {
+        let here = std::env::current_dir()?;
+        if let Some(pretrain) = &mut experiment.config.base.pretrain {
+            pretrain.folders.extend(self.folder.iter().map(|folder| here.join(folder)));
+            pretrain.recipe = self.recipe.map(|file| here.join(file)).or(pretrain.recipe.take());
+        }
+        experiment.config.paths.run = self.output.map_or(experiment.config.paths.run, |folder| here.join(folder));
+        Ok(experiment)
+    }
 }
 
 /// Arguments of `base import`.

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use codelora::data::fetch;
 use codelora::phases::{
-    base_model, data_collection, decisions, evaluation, import, judging, pretraining, training, twins, walk,
+    base_model, corpus, data_collection, decisions, evaluation, import, judging, pretraining, training, twins, walk,
 };
 use codelora::{Error, Experiment};
 
@@ -47,9 +47,14 @@ pub fn run(cli: Cli) -> Result<()> {
                 stop_on_request();
                 show::twins(&twins::run(&open(&common)?)?)
             }
+            BaseVerb::Corpus(args) => {
+                let experiment = open(&args.common)?;
+                show::corpus(&corpus::run(&with_benchmarks(args.apply(experiment)?)?)?)
+            }
             BaseVerb::Train { common, resume, minutes } => {
                 stop_on_request();
-                show::pretraining(&pretraining::run(&open(&common)?, pretraining::Options { resume, minutes })?)
+                let experiment = with_benchmarks(open(&common)?)?;
+                show::pretraining(&pretraining::run(&experiment, pretraining::Options { resume, minutes })?)
             }
         },
         Verb::Train(args) => {
@@ -134,6 +139,16 @@ fn require_data(experiment: &Experiment) -> Result<()> {
     }
     fetch::fetch(&experiment.external)?;
     Ok(())
+}
+
+/// Downloads the public benchmarks when a corpus of more than the standard library must be held against them.
+fn with_benchmarks(experiment: Experiment) -> Result<Experiment> {
+    let pretrain = experiment.config.base.pretrain.as_ref();
+    let wanted = pretrain.is_some_and(|pretrain| pretrain.recipe.is_some() || !pretrain.folders.is_empty());
+    if wanted && !experiment.has_external() {
+        fetch::fetch(&experiment.external)?;
+    }
+    Ok(experiment)
 }
 
 /// Ctrl-C asks a training run to save its state and stop; a second one, or one outside training, ends the program at

@@ -8,6 +8,7 @@ use codelora::bench::twins::{TwinsRecord, Written};
 use codelora::experiment::Rule;
 use codelora::model::audit::{Finding, Floor};
 use codelora::phases::base_model::BaseModel;
+use codelora::phases::corpus::Prepared;
 use codelora::phases::data_collection::DataCollection;
 use codelora::phases::decisions::Decisions;
 use codelora::phases::evaluation::Evaluation;
@@ -192,6 +193,36 @@ pub fn decisions(decisions: &Decisions) -> Result<()> {
         println!("   {}: {}", decision.gate.name, decision.action);
     }
     println!();
+    Ok(())
+}
+
+/// A corpus: what each origin gave, and what came of it.
+pub fn corpus(prepared: &Prepared) -> Result<()> {
+    let mut rows = vec![words(["origin", "licence", "files", "kept", "MB kept", "pairs", "left out"])];
+    for o in &prepared.origins {
+        let reasons: Vec<String> = o.rejected.iter().map(|(why, count)| format!("{count} {why}")).collect();
+        rows.push(vec![
+            o.origin.clone(),
+            o.licence.clone(),
+            o.files.to_string(),
+            o.kept.to_string(),
+            format!("{:.1}", o.bytes as f64 / 1e6),
+            o.pairs.to_string(),
+            reasons.join(", "),
+        ]);
+    }
+    if !prepared.origins.is_empty() {
+        table("origins", &rows);
+    }
+    let mut rows = vec![words(["source", "documents", "held out", "MB", "tokens", "held-out tokens"])];
+    for s in prepared.corpus.statistics() {
+        let counts = [s.documents, s.held_out].map(|count| count.to_string());
+        let tokens = [s.tokens, s.held_out_tokens].map(|count| count.to_string());
+        rows.push(
+            [vec![s.source], counts.to_vec(), vec![format!("{:.1}", s.bytes as f64 / 1e6)], tokens.to_vec()].concat(),
+        );
+    }
+    table("corpus", &rows);
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! Figures of phase 0: is the base a language model at all?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chart::{Bars, Chart, Histogram, Lines, Plot, Series};
 use crate::bench::twins::{Twin, TwinsRecord, Written};
 use crate::data::corpus::SourceStatistics;
+use crate::data::corpus::gather::OriginStatistics;
 use crate::model::audit::{AuditRecord, Floor, Leak, Overfit};
 use crate::sandbox::Outcome;
 use crate::train::metrics::{EvaluationRow, TrainingRecord};
@@ -94,7 +95,7 @@ pub fn floor(record: &Floor) -> Chart {
     });
     Chart {
         name: "base-floor".into(),
-        title: "How near does the earlier attempt's loss come to its floor?".into(),
+        title: "How near does the earlier loss come to its floor?".into(),
         caption: format!(
             "Losses of the earlier attempt's log and the floor that label smoothing {} over {} tokens leaves to a model \
              that knows the next token: {:.4} nats/token. The lowest report, {:.4} at step {}, stands {:.4} above it.",
@@ -258,6 +259,31 @@ pub fn generated(record: &TrainingRecord) -> Option<Chart> {
                 .into(),
         ..chart
     })
+}
+
+/// Files of each origin, kept and left out by reason.
+pub fn origins(origins: &[OriginStatistics]) -> Chart {
+    let reasons: BTreeSet<&str> = origins.iter().flat_map(|o| o.rejected.keys().map(String::as_str)).collect();
+    let mut counts: Vec<(String, f64)> = vec![("kept".into(), origins.iter().map(|o| o.kept as f64).sum())];
+    for reason in reasons {
+        let total = origins.iter().map(|o| o.rejected.get(reason).copied().unwrap_or(0) as f64).sum();
+        counts.push((reason.to_string(), total));
+    }
+    counts[1..].sort_by(|a, b| b.1.total_cmp(&a.1));
+    Chart {
+        name: "base-corpus-files".into(),
+        title: "Which files enter the corpus?".into(),
+        caption: format!(
+            "Python files of {} origins: kept, and left out by the first reason that applied.",
+            origins.len()
+        ),
+        plot: Plot::Bars(Bars {
+            x: "files".into(),
+            labels: counts.iter().map(|(reason, _)| reason.clone()).collect(),
+            groups: vec![("files".into(), counts.iter().map(|(_, count)| *count).collect())],
+            ..Bars::default()
+        }),
+    }
 }
 
 /// Tokens of each source.

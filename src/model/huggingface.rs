@@ -1,7 +1,7 @@
 //! A Hugging Face Starcoder2 folder as a base of ours: `config.json` to an architecture, its tensors to our keys.
 //!
-//! Starcoder2 without biases, with as many key-value heads as heads and exact GELU, is this project's architecture in
-//! other words. What differs is listed, all of it.
+//! Starcoder2 without biases, with as many key-value heads as heads and exact GELU or SiLU, is this project's architecture in
+//! other words. What differs is listed, all of it. The way there is [`starcoder2`](crate::model::starcoder2).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,7 +37,7 @@ pub fn arch(folder: &Path) -> Result<ArchConfig> {
         }
     };
     expect("model_type", Value::Null, &["starcoder2".into()]);
-    expect("hidden_act", "gelu_pytorch_tanh".into(), &["gelu".into()]);
+    expect("hidden_act", "gelu_pytorch_tanh".into(), &["gelu".into(), "silu".into()]);
     expect("use_bias", true.into(), &[false.into()]);
     expect("norm_type", "layer_norm".into(), &["layer_norm".into()]);
     let heads = config["num_attention_heads"].clone();
@@ -61,7 +61,7 @@ pub fn arch(folder: &Path) -> Result<ArchConfig> {
         "num_heads": size("num_attention_heads"),
         "ffn_multiplier": intermediate as f64 / hidden.max(1) as f64,
         "normalization": "layernorm",
-        "activation": "gelu",
+        "activation": config["hidden_act"],
         "position_encoding": "rope",
         "attention_dropout": config["attention_dropout"].as_f64().unwrap_or(0.0),
         "residual_dropout": config["residual_dropout"].as_f64().unwrap_or(0.0),

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod checkpoint;
 pub mod config;
+pub mod device;
 pub mod dropout;
 pub mod huggingface;
 pub mod init;

@@ -129,10 +129,13 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, rope: Option<&Rope>, dropout: &mut Dropout) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.norm1.forward(x)?, rope, dropout)?;
+    /// The residual stream and the norms stay f32; the sub-layers compute in `floats`.
+    fn forward(&self, x: &Tensor, rope: Option<&Rope>, dropout: &mut Dropout, floats: DType) -> Result<Tensor> {
+        let attended = self.attn.forward(&self.norm1.forward(x)?.to_dtype(floats)?, rope, dropout)?;
+        let attended = attended.to_dtype(x.dtype())?;
         let x = (x + dropout.apply(&attended, self.residual_dropout)?)?; // (batch, seq, hidden)
-        let thought = self.ffn.forward(&self.norm2.forward(&x)?, dropout)?;
+        let thought = self.ffn.forward(&self.norm2.forward(&x)?.to_dtype(floats)?, dropout)?;
+        let thought = thought.to_dtype(x.dtype())?;
         Ok((&x + dropout.apply(&thought, self.residual_dropout)?)?)
     }
 
@@ -154,6 +157,7 @@ pub struct Transformer {
     layers: Vec<Block>,
     norm: Norm,
     lm_head: Linear, // (vocab, hidden); the embedding itself when tied
+    floats: DType,
 }
 
 impl Transformer {
@@ -179,7 +183,16 @@ impl Transformer {
         } else {
             Linear::new(hidden, vocab, &vb.pp("lm_head"))?
         };
-        Ok(Self { config: config.clone(), token_embedding, position_embedding, rope, layers, norm, lm_head })
+        Ok(Self {
+            config: config.clone(),
+            token_embedding,
+            position_embedding,
+            rope,
+            layers,
+            norm,
+            lm_head,
+            floats: DType::F32,
+        })
     }
 
     /// [`Transformer::new`] over a map of weights, all f32 on one device.
@@ -190,6 +203,14 @@ impl Transformer {
         let device = weights.values().next().map_or(Device::Cpu, |weight| weight.device().clone());
         let weights: HashMap<String, Tensor> = weights.iter().map(|(key, w)| (key.clone(), w.clone())).collect();
         Self::new(config, VarBuilder::from_tensors(weights, DType::F32, &device))
+    }
+
+    /// The same model with matrix products in `floats`, bf16 for one. Weights, norms, the residual stream and the loss stay
+    /// f32, so that small updates are not lost; the cached pass for generation is not affected.
+    #[must_use]
+    pub fn computing_in(mut self, floats: DType) -> Self {
+        self.floats = floats;
+        self
     }
 
     /// The shape of this model.
@@ -216,7 +237,7 @@ impl Transformer {
         }
         let rope = self.rope.as_ref().map(|rope| rope.first(seq)).transpose()?;
         for layer in &self.layers {
-            x = layer.forward(&x, rope.as_ref(), dropout)?;
+            x = layer.forward(&x, rope.as_ref(), dropout, self.floats)?;
         }
         self.norm.forward(&x)
     }
@@ -263,7 +284,7 @@ impl Transformer {
     /// # Errors
     /// [`Error::Tensor`].
     pub fn loss(&self, hidden: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
-        Ok(ops::cross_entropy(&self.logits(hidden)?, targets, smoothing)?)
+        Ok(ops::cross_entropy(&self.logits(&hidden.to_dtype(self.floats)?)?, targets, smoothing)?)
     }
 
     /// Logits of a whole sequence, without dropout: ids `(batch, seq)` to `(batch, seq, vocab)`.

@@ -135,11 +135,14 @@ pub fn audit_log(exp: &Experiment, log: &Path, smoothing: f64, vocabulary: usize
 /// Every figure of a base.
 pub fn charts(record: &BaseRecord) -> Vec<Chart> {
     let training = record.pretraining.as_ref();
-    figures::base::all(
+    let mut charts = figures::base::all(
         &record.audit,
         training.map(|training| &training.training),
         training.map_or(&[][..], |training| &training.corpus),
-    )
+    );
+    let origins = training.map(|training| &training.origins).filter(|origins| !origins.is_empty());
+    charts.extend(origins.map(|origins| figures::base::origins(origins)));
+    charts
 }
 
 /// The vocabulary and the weights of the experiment's base folder, held against each other.

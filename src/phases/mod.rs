@@ -1,6 +1,7 @@
 //! The walk: what the notebooks and the command line both call. Each `run` computes its artifact or reopens it.
 
 pub mod base_model;
+pub mod corpus;
 pub mod data_collection;
 pub mod decisions;
 pub mod evaluation;

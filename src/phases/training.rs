@@ -95,6 +95,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     let fixed = FixedSets {
         train: train_batches.fixed_subset(FIXED_SAMPLES),
         validation: validation_batches.fixed_subset(validation.len()),
+        tokens_per_byte: None,
     };
     let tasks = checked_tasks(&data);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;

@@ -97,20 +97,29 @@ pub fn run_at(exp: &Experiment, scale: Scale) -> Result<TwinsRecord> {
         }
         return Ok(record);
     }
-    let documents = known.iter().map(|task| {
-        let mut tokens = tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?;
-        tokens.push(tokenizer.eos());
-        Ok(tokens)
-    });
-    let stream = TokenStream::write(&exp.run_file("twins/exercises"), documents)?;
-    let part = || Part { stream: stream.clone(), weight: 1.0, cut: Cut::Packed };
-    let windows = |purpose| WindowBatches::new(vec![part()], scale.batch, scale.context, exp.config.seed, purpose);
+    let stream = |name: &str, tasks: &[Task]| {
+        let documents = tasks.iter().map(|task| {
+            let mut tokens = tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?;
+            tokens.push(tokenizer.eos());
+            Ok(tokens)
+        });
+        TokenStream::write(&exp.run_file("twins").join(name), documents)
+    };
+    let (train, unseen) = (stream("train", known)?, stream("unseen", asked)?);
+    let windows = |stream: &TokenStream, purpose| {
+        let part = Part { stream: stream.clone(), weight: 1.0, cut: Cut::Packed };
+        WindowBatches::new(vec![part], scale.batch, scale.context, exp.config.seed, purpose)
+    };
     let nursery = Nursery {
         exp,
         scale,
         tokenizer: &tokenizer,
-        batches: windows("twins")?,
-        fixed: FixedSets { train: windows("twins, fixed")?.first(4)?, validation: Vec::new() },
+        batches: windows(&train, "twins")?,
+        fixed: FixedSets {
+            train: windows(&train, "twins, fixed")?.first(2)?,
+            validation: windows(&unseen, "twins, unseen")?.first(2)?,
+            tokens_per_byte: None,
+        },
         asked,
         sampling,
         optimizer,
@@ -223,7 +232,8 @@ impl Nursery<'_> {
         let floor = Floor::of(&reports, SMOOTHING, arch.vocab_size)
             .ok_or_else(|| Error::invalid("a twin took no step", "run again with --force"))?;
         training.steps.retain(|row| row.step == 1 || row.step % self.scale.thinned_to == 0);
-        let ids = self.unseen()?;
+        let unseen = &self.fixed.validation[0];
+        let ids = Tensor::from_slice(&unseen.ids, (unseen.rows, unseen.seq), &Device::Cpu)?;
         Ok(Twin {
             causality: audit::causality(&model, &ids.narrow(0, 0, 1)?)?,
             leak: audit::leak(&model, &ids)?,
@@ -231,18 +241,6 @@ impl Nursery<'_> {
             written: self.write(name, &model)?,
             training,
         })
-    }
-
-    /// Exercises that neither twin was trained on: token ids `(batch, seq)`.
-    fn unseen(&self) -> Result<Tensor> {
-        let mut ids = Vec::new();
-        for task in self.asked {
-            ids.extend(self.tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?);
-            ids.push(self.tokenizer.eos());
-        }
-        let rows = (ids.len() / self.scale.context).min(self.scale.batch);
-        ids.truncate(rows * self.scale.context);
-        Ok(Tensor::from_vec(ids, (rows, self.scale.context), &Device::Cpu)?)
     }
 
     fn write(&self, name: &str, model: &Transformer) -> Result<Vec<Written>> {

@@ -93,6 +93,8 @@ pub struct FixedSets {
     pub train: Vec<Batch>,
     /// Held out.
     pub validation: Vec<Batch>,
+    /// Tokens per byte of the held-out text, where losses are also wanted in bits per byte.
+    pub tokens_per_byte: Option<f64>,
 }
 
 impl Job {

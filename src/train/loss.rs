@@ -21,6 +21,11 @@ pub fn mean_loss(model: &Transformer, batches: &[Batch]) -> Result<f64> {
     Ok(if tokens == 0 { f64::NAN } else { sum / tokens as f64 })
 }
 
+/// A loss in nats per token as bits per byte, for text of so many tokens per byte.
+pub fn bits_per_byte(nats: f64, tokens_per_byte: f64) -> f64 {
+    nats * tokens_per_byte / std::f64::consts::LN_2
+}
+
 /// Mean loss of one micro-batch as a scalar tensor. Logits are computed for supervised positions only.
 ///
 /// # Errors

@@ -66,6 +66,9 @@ pub struct EvaluationRow {
     pub train_loss: f64,
     /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token.
     pub validation_loss: f64,
+    /// The held-out loss in bits per byte of text, which does not depend on the vocabulary; where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
     /// Generated code, where it was checked.
     pub generated: Option<GeneratedCheck>,
 }
@@ -74,6 +77,7 @@ impl EvaluationRow {
     /// What TensorBoard shows of an evaluation.
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
         let mut found = vec![("loss/train", self.train_loss), ("loss/validation", self.validation_loss)];
+        found.extend(self.bits_per_byte.map(|bits| ("loss/bits_per_byte", bits)));
         found.extend(self.generated.iter().flat_map(|check| {
             [
                 ("generated/pass_rate", check.pass_rate),

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::seed;
 use crate::train::batch::Batches;
 use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file};
-use crate::train::loss::{batch_loss, mean_loss};
+use crate::train::loss::{batch_loss, bits_per_byte, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
 use crate::train::optimizer::{AdamW, Gradients, global_norm};
 use crate::train::schedule::{decay_start, learning_rate};
@@ -235,17 +235,20 @@ impl<'a> Run<'a> {
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
         let (job, step) = (self.job, self.position.step);
+        let validation_loss = mean_loss(self.model, &self.fixed.validation)?;
         let row = EvaluationRow {
             step,
             train_loss: mean_loss(self.model, &self.fixed.train)?,
-            validation_loss: mean_loss(self.model, &self.fixed.validation)?,
+            validation_loss,
+            bits_per_byte: self.fixed.tokens_per_byte.map(|tokens| bits_per_byte(validation_loss, tokens)),
             generated: check(step)?,
         };
         println!(
-            "{}: step {step}  train {:.4}  validation {:.4} nats/token{}",
+            "{}: step {step}  train {:.4}  validation {:.4} nats/token{}{}",
             job.name,
             row.train_loss,
             row.validation_loss,
+            row.bits_per_byte.map_or(String::new(), |bits| format!("  {bits:.4} bits/byte")),
             row.generated.as_ref().map_or(String::new(), |g| format!(
                 "  passed {:.0} %  parses {:.0} %  collapsed {:.0} %  {:.0} tokens",
                 100.0 * g.pass_rate,

@@ -37,6 +37,8 @@ pub struct Part {
 pub struct WindowBatches {
     parts: Vec<Part>,
     batch_size: usize,
+    /// Sequences computed at once.
+    micro: usize,
     context: usize,
     seed: u64,
     purpose: String,
@@ -60,14 +62,29 @@ impl WindowBatches {
                 "give at least one stream a share above zero, more documents, and sizes of at least 1",
             ));
         }
-        Ok(Self { parts, batch_size, context, seed, purpose: purpose.to_string() })
+        Ok(Self { parts, batch_size, micro: batch_size, context, seed, purpose: purpose.to_string() })
+    }
+
+    /// The same windows, each step's computed in `accumulation` micro-batches: less memory, the same result.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there would be micro-batches without a sequence.
+    pub fn accumulated(mut self, accumulation: usize) -> Result<Self> {
+        if accumulation == 0 || accumulation > self.batch_size {
+            return Err(Error::invalid(
+                format!("{} sequences cannot be divided among {accumulation} micro-batches", self.batch_size),
+                "choose an accumulation between 1 and batch_size",
+            ));
+        }
+        self.micro = self.batch_size.div_ceil(accumulation);
+        Ok(self)
     }
 
     /// `count` fixed windows of one part, in batches: for evaluation.
     pub fn fixed(&self, part: usize, count: usize) -> Vec<Batch> {
         let mut rng = seed::rng(self.seed, &format!("{} fixed {part}", self.purpose));
         let windows: Vec<Vec<u16>> = (0..count).map(|_| self.window(&self.parts[part], &mut rng)).collect();
-        windows.chunks(self.batch_size).map(|chunk| self.batch(chunk)).collect()
+        windows.chunks(self.micro).map(|chunk| self.batch(chunk)).collect()
     }
 
     /// The micro-batches of the first `count` steps, under this purpose.
@@ -139,7 +156,7 @@ impl Batches for WindowBatches {
                 self.window(part, &mut rng)
             })
             .collect();
-        Ok(vec![self.batch(&windows)])
+        Ok(windows.chunks(self.micro).map(|windows| self.batch(windows)).collect())
     }
 }
 
@@ -171,6 +188,18 @@ mod tests {
         }
         assert_eq!(batch, batches.step(5).unwrap()[0]);
         assert_ne!(batch, batches.step(6).unwrap()[0]);
+    }
+
+    #[test]
+    fn accumulation_divides_the_same_windows() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part { stream: stream(folder.path(), 20), weight: 1.0, cut: Cut::Packed };
+        let whole = WindowBatches::new(vec![part], 8, 32, 3, "test").unwrap();
+        let parts = whole.clone().accumulated(3).unwrap().step(5).unwrap();
+        assert_eq!(parts.iter().map(|batch| batch.rows).collect::<Vec<_>>(), [3, 3, 2]);
+        let ids: Vec<u32> = parts.into_iter().flat_map(|batch| batch.ids).collect();
+        assert_eq!(ids, whole.step(5).unwrap()[0].ids);
+        assert!(whole.clone().accumulated(9).is_err() && whole.accumulated(0).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
 
+mod base_import;
 mod bench_harness;
 mod cli;
 mod data_phase;

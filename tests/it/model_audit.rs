@@ -95,7 +95,7 @@ fn twins_begin_alike_and_the_one_without_a_mask_is_found_out() -> Outcome {
     let quick = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/experiments/quick.toml");
     let mut experiment = codelora::Experiment::open(quick)?;
     experiment.config.paths.run = folder.path().into();
-    let scale = Scale { exercises: 800, asked: 4, samples: 1, context: 48, batch: 4, steps: 60, thinned_to: 10 };
+    let scale = Scale { exercises: 800, asked: 4, samples: 1, context: 32, batch: 4, steps: 24, thinned_to: 4 };
     let record = twins::run_at(&experiment, scale)?;
     let (masked, unmasked) = (&record.masked, &record.unmasked);
     assert!(masked.causality.finding().sound && !unmasked.causality.finding().sound);
@@ -103,7 +103,11 @@ fn twins_begin_alike_and_the_one_without_a_mask_is_found_out() -> Outcome {
     assert!(masked.floor.finding().sound && record.floor > 1.0);
     assert_eq!((masked.written.len(), unmasked.written.len(), masked.training.steps.len()), (4, 4, 7));
     // The second call reopens; another experiment is refused.
-    assert_eq!(twins::run_at(&experiment, scale)?, record);
+    let again = twins::run_at(&experiment, scale)?;
+    assert_eq!(again.digest, record.digest);
+    for (one, other) in again.unmasked.written.iter().zip(&unmasked.written) {
+        assert_eq!(one.completion, other.completion);
+    }
     experiment.config.seed += 1;
     assert!(twins::run_at(&experiment, scale).unwrap_err().to_string().contains("--force"));
     Ok(())

@@ -91,7 +91,8 @@ type Check = dyn FnMut(usize) -> codelora::Result<Option<GeneratedCheck>>;
 
 fn train(job: &Job, data: &dyn Batches, check: &mut Check) -> (codelora::Result<TrainingRecord>, String) {
     let (model, parameters) = fresh();
-    let fixed = FixedSets { train: data.step(1001).unwrap(), validation: data.step(1002).unwrap() };
+    let fixed =
+        FixedSets { train: data.step(1001).unwrap(), validation: data.step(1002).unwrap(), ..FixedSets::default() };
     let record = fit(&model, &parameters, job, data, &fixed, check);
     (record, checkpoint::digest(&model.weights()).unwrap())
 }
@@ -291,4 +292,62 @@ fn the_small_bases_experiment_says_how_it_is_trained() {
     std::fs::write(&path, text).unwrap();
     let fault = Experiment::open(&path).unwrap_err().to_string();
     assert!(fault.contains("raw_share") || fault.contains("row_share"), "{fault}");
+}
+
+#[test]
+fn bf16_products_leave_master_weights_in_f32() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let mut job = new_job(&folder.path().join("bf16"), 12);
+    job.optimizer.lr = 1e-3;
+    let (model, parameters) = fresh();
+    let model = model.computing_in(candle_core::DType::BF16);
+    let record = fit(&model, &parameters, &job, &data, &FixedSets::default(), &mut none).unwrap();
+    job.folder = folder.path().join("f32");
+    let exact = train(&job, &data, &mut none).0.unwrap();
+    for (half, full) in record.steps.iter().zip(&exact.steps) {
+        // The same dropout masks, so only the rounding of products differs: eight bits of mantissa.
+        assert!((half.loss - full.loss).abs() < 0.02 * full.loss, "{half:?} {full:?}");
+    }
+    assert!(record.steps.iter().zip(&exact.steps).any(|(half, full)| half.loss != full.loss), "nothing was in bf16");
+    assert!(record.steps[11].loss < record.steps[0].loss);
+    assert!(parameters.values().all(|v| v.dtype() == candle_core::DType::F32));
+}
+
+#[test]
+fn the_full_size_base_starts_and_resumes() {
+    let _turn = turn();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let exp = Experiment::open(root.join("data/experiments/base-29m.toml")).unwrap();
+    let pretrain = exp.config.base.pretrain.as_ref().unwrap();
+    let arch = ArchConfig::load(&exp.path(&pretrain.arch)).unwrap();
+    assert_eq!((arch.vocab_size, arch.max_seq_length), (pretrain.vocabulary, pretrain.context));
+    assert!(exp.path(pretrain.recipe.as_ref().unwrap()).is_file());
+    assert!(pretrain.optimizer.steps * pretrain.batch_size * pretrain.context >= 300_000_000);
+    let parameters = init(&arch, &mut seed::rng(5, "weights"), &Device::Cpu).unwrap();
+    let weights: BTreeMap<String, Tensor> =
+        parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+    assert_eq!(parameters.values().map(|v| v.elem_count()).sum::<usize>(), 29_180_928, "the earlier attempt's size");
+    let model = Transformer::from_weights(&arch, &weights).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let documents = (0..40u32).map(|i| Ok((0..9).map(|t| (i * 9 + t * 7) % 8000).collect()));
+    let stream = TokenStream::write(&folder.path().join("stream"), documents).unwrap();
+    let part = Part { stream, weight: 1.0, cut: Cut::Anywhere };
+    let data = WindowBatches::new(vec![part], pretrain.accumulation, 12, 5, "test").unwrap();
+    let data = data.accumulated(pretrain.accumulation).unwrap();
+    let mut job = new_job(&folder.path().join("run"), 3);
+    job.optimizer = OptimizerConfig { steps: 3, warmup_steps: 1, ..pretrain.optimizer.clone() };
+    job.minutes = Some(0.0);
+    job.eval_every = 100;
+    let fixed = FixedSets { validation: data.first(1).unwrap(), ..FixedSets::default() };
+    let before = checkpoint::digest(&model.weights()).unwrap();
+    let first = fit(&model, &parameters, &job, &data, &fixed, &mut none).unwrap();
+    assert!(matches!(first.stop, StopReason::TimeUp(_)), "{:?}", first.stop);
+    job.minutes = None;
+    let record = fit(&model, &parameters, &job, &data, &fixed, &mut none).unwrap();
+    assert_eq!((record.steps.len(), record.tokens_seen), (3, 3 * 4 * 12));
+    // ln 8000 = 8.99: an untrained model knows nothing.
+    assert!((record.steps[0].loss - 8.99).abs() < 0.3, "{record:?}");
+    assert_ne!(checkpoint::digest(&model.weights()).unwrap(), before, "three steps moved nothing");
 }

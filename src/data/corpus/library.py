@@ -1,8 +1,8 @@
-"""Reads Python's own standard library and prints documents for pre-training, one JSON object a line.
+"""Reads Python files and prints documents for pre-training, one JSON object a line. Nothing is executed.
 
-Input (one JSON object on stdin): "folders", "skip" (top-level names), "names" (function names that must not occur, in
+Input (one JSON object on stdin): "files", "folders", "skip" (names left out of folders), "names" (function names that must not occur, in
 lower case without underscores), "parts" (that no function name may contain), "body_lines", "doc_chars", "file_bytes".
-Output rows: {"kind": "raw" | "pair", "name": ..., "text": ...}.
+Output rows: {"kind": "raw" | "pair" | "foreign", "path": ..., "text": ...}; a file beyond ASCII is foreign and has no text.
 """
 
 import ast
@@ -60,7 +60,7 @@ def documents(path, plan):
         with open(path, encoding="utf-8") as file:
             text = file.read()
         tree = ast.parse(text)
-    except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
+    except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError, MemoryError):
         return
     lines = text.splitlines()
     drop = set()
@@ -74,26 +74,32 @@ def documents(path, plan):
         if isinstance(node, FUNCTIONS) and not drop.intersection(range(node.lineno, node.end_lineno + 1)):
             found = pair(node, lines, plan)
             if found:
-                yield {"kind": "pair", "name": node.name, "text": found}
+                yield {"kind": "pair", "path": path, "text": found}
     kept = "\n".join(line.rstrip() for number, line in enumerate(lines, 1) if number not in drop)
     try:
         ast.parse(kept)
     except SyntaxError:
         return
-    if kept.isascii():
-        yield {"kind": "raw", "name": os.path.basename(path), "text": kept.strip("\n") + "\n"}
+    whole = {"kind": "raw", "path": path, "text": kept.strip("\n") + "\n"}
+    yield whole if kept.isascii() else {"kind": "foreign", "path": path, "text": ""}
+
+
+def paths(plan):
+    yield from plan.get("files", [])
+    for root in plan.get("folders", []):
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(f for f in folders if f not in plan["skip"])
+            for file in sorted(files):
+                if file.endswith(".py") and file[:-3] not in plan["skip"]:
+                    yield os.path.join(folder, file)
 
 
 def main():
     plan = json.load(sys.stdin)
     out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
-    for root in plan["folders"]:
-        for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if f not in plan["skip"])
-            for file in sorted(files):
-                if file.endswith(".py") and file[:-3] not in plan["skip"]:
-                    for row in documents(os.path.join(folder, file), plan):
-                        out.write(json.dumps(row) + "\n")
+    for path in paths(plan):
+        for row in documents(path, plan):
+            out.write(json.dumps(row) + "\n")
     out.flush()
 
 

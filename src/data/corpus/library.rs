@@ -1,21 +1,23 @@
-//! Python's own standard library, read by the interpreter it belongs to.
+//! Python files as documents, read by Python itself; its own standard library first of all.
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::python;
 use crate::seed::sha256;
 
-/// Reads the standard library's files with the interpreter that belongs to them.
+/// Reads files with Python's own parser.
 const READER: &str = include_str!("library.py");
 
 /// Modules that are tests, tables or programs rather than library code, and `operator`, which defines benchmark tasks.
-const SKIPPED_MODULES: [&str; 17] = [
+pub(crate) const SKIPPED_MODULES: [&str; 17] = [
     "site-packages",
     "dist-packages",
     "test",
@@ -78,20 +80,61 @@ const EXCLUDED_PARTS: [&str; 9] =
 /// # Errors
 /// [`Error::Invalid`] when Python is missing or the reader fails.
 pub fn standard_library() -> Result<(Vec<String>, Vec<String>)> {
+    let (mut pairs, mut raw) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for row in read(json!({ "folders": [folder()?], "skip": SKIPPED_MODULES }))?.unwrap_or_default() {
+        match row.kind.as_str() {
+            "pair" if seen.insert(sha256(&row.text)) => pairs.push(row.text),
+            "raw" if seen.insert(sha256(&row.text)) => raw.push(row.text),
+            _ => {}
+        }
+    }
+    Ok((pairs, raw))
+}
+
+/// Where the interpreter's standard library lies.
+///
+/// # Errors
+/// [`Error::Invalid`] when Python is missing.
+pub fn folder() -> Result<PathBuf> {
+    let python = python::interpreter()?;
+    let where_is = ["-I", "-c", "import sysconfig; print(sysconfig.get_paths()['stdlib'])"];
+    let output = Command::new(&python).args(where_is).output().map_err(Error::io("run", &python))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
+}
+
+/// The documents of files, as the reader gives them. A file that ends the reader by a signal costs itself only.
+///
+/// # Errors
+/// As [`standard_library`].
+pub fn documents(files: &[PathBuf]) -> Result<Vec<Row>> {
+    if let Some(rows) = read(json!({ "files": files, "skip": [] }))? {
+        return Ok(rows);
+    }
+    if files.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let (left, right) = files.split_at(files.len() / 2);
+    let mut rows = documents(left)?;
+    rows.extend(documents(right)?);
+    Ok(rows)
+}
+
+/// Runs the reader under `plan`; nothing when a signal ended it.
+fn read(mut plan: Value) -> Result<Option<Vec<Row>>> {
     let python = python::interpreter()?;
     let failed = |what: String| {
         Error::invalid(
-            format!("the standard library could not be read: {what}"),
+            format!("Python files could not be read: {what}"),
             "check the interpreter named by CODELORA_PYTHON",
         )
     };
-    let where_is = ["-I", "-c", "import sysconfig; print(sysconfig.get_paths()['stdlib'])"];
-    let output = Command::new(&python).args(where_is).output().map_err(Error::io("run", &python))?;
-    let library = String::from_utf8_lossy(&output.stdout).trim().to_string();
-    let plan = json!({
-        "folders": [library], "skip": SKIPPED_MODULES, "names": EXCLUDED_NAMES, "parts": EXCLUDED_PARTS,
-        "body_lines": 20, "doc_chars": 160, "file_bytes": 200_000,
+    let limits = json!({
+        "names": EXCLUDED_NAMES, "parts": EXCLUDED_PARTS, "body_lines": 20, "doc_chars": 160, "file_bytes": 200_000,
     });
+    for (key, value) in limits.as_object().into_iter().flatten() {
+        plan[key] = value.clone();
+    }
     let mut child = Command::new(&python)
         .args(["-I", "-W", "ignore", "-c", READER])
         .stdin(Stdio::piped())
@@ -103,25 +146,26 @@ pub fn standard_library() -> Result<(Vec<String>, Vec<String>)> {
         stdin.write_all(plan.to_string().as_bytes()).map_err(Error::io("write to", &python))?;
     }
     let output = child.wait_with_output().map_err(Error::io("run", &python))?;
+    if output.status.signal().is_some() {
+        return Ok(None);
+    }
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    let (mut pairs, mut raw) = (Vec::new(), Vec::new());
-    let mut seen = BTreeSet::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let row: Row = serde_json::from_str(line).map_err(|e| failed(e.to_string()))?;
-        if seen.insert(sha256(&row.text)) {
-            if row.kind == "pair" { &mut pairs } else { &mut raw }.push(row.text);
-        }
-    }
-    Ok((pairs, raw))
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rows = text.lines().map(|line| serde_json::from_str(line).map_err(|e| failed(e.to_string())));
+    Ok(Some(rows.collect::<Result<_>>()?))
 }
 
-/// A row of the reader.
-#[derive(Deserialize)]
-struct Row {
-    kind: String,
-    text: String,
+/// A document.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Row {
+    /// `pair`, `raw`, or `foreign` for a file beyond ASCII, whose text is left out.
+    pub kind: String,
+    /// The file it comes from.
+    pub path: PathBuf,
+    /// The document.
+    pub text: String,
 }
 
 #[cfg(test)]

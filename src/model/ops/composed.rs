@@ -88,8 +88,12 @@ pub fn rope(x: &Tensor, tables: &Rope) -> Result<Tensor> {
     Tensor::cat(&[first, second], D::Minus1)
 }
 
-/// Softmax over the last dimension. The maximum only guards against overflow and is cut from the graph.
+/// Softmax over the last dimension, in f32 where the scores are shorter. The maximum only guards against overflow and is
+/// cut from the graph.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
+    if matches!(scores.dtype(), DType::BF16 | DType::F16) {
+        return softmax(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype());
+    }
     let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
