@@ -365,6 +365,12 @@ pub struct LabArgs {
     /// Execute notebooks headless, in order, and save them; all, or those with these numbers.
     #[arg(long, value_name = "N", num_args = 0..)]
     pub execute: Option<Vec<usize>>,
+    /// Execute notebooks into copies under target/notebooks, and compare what they show with what is saved.
+    #[arg(long, value_name = "N", num_args = 0.., conflicts_with = "execute")]
+    pub check: Option<Vec<usize>>,
+    /// Print where Jupyter listens instead of opening a browser.
+    #[arg(long)]
+    pub no_browser: bool,
     /// Render the notebooks as pages into target/site.
     #[arg(long)]
     pub html: bool,

@@ -186,8 +186,11 @@ fn run_lab(args: &LabArgs) -> Result<()> {
     if let Some(numbers) = &args.execute {
         return Ok(lab::execute(&lab, numbers)?);
     }
+    if let Some(numbers) = &args.check {
+        return Ok(lab::check(&lab, numbers)?);
+    }
     if args.html {
         return Ok(lab::html(&lab)?);
     }
-    Ok(lab.open()?)
+    Ok(lab.open(!args.no_browser)?)
 }

@@ -1,9 +1,11 @@
-"""Executes one notebook with the codelora kernel and saves it, ready for review in git.
+"""Executes one notebook with the codelora kernel: `execute.py NOTEBOOK ROOT` saves it, ready for review in git;
+`execute.py NOTEBOOK ROOT COPY` saves it as COPY, compares what its cells show with the notebook, and fails where they differ.
 
 A cell that writes to stderr has failed: the Rust kernel reports a panic or a failed `?` there and calls it a success.
 Execution counts, timings and every path of this machine stay out of the saved file.
 """
 
+import difflib
 import sys
 import time
 
@@ -12,8 +14,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 path, root = sys.argv[1], sys.argv[2]
+target = sys.argv[3] if len(sys.argv) > 3 else path
 name = path.rsplit("/", 1)[-1]
 notebook = nbformat.read(path, as_version=4)
+before = nbformat.read(path, as_version=4)
 cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 done = {"count": 0, "since": time.monotonic()}
 
@@ -50,7 +54,14 @@ client = NotebookClient(
 try:
     client.execute()
 except CellExecutionError as error:
-    print(f"{name}: {error}", file=sys.stderr)
+    said = "\n".join(
+        "\n".join(output.get("traceback", [])) or f"{output.ename}: {output.evalue}"
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    )
+    printed = "".join(o.text for cell in cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    print(f"{name}: {error}\n{said}\n{printed}", file=sys.stderr)
     sys.exit(1)
 
 for cell in notebook.cells:
@@ -70,5 +81,21 @@ if root in text:
     where = text.index(root)
     print(f"{name}: an output holds a path of this machine: {text[where - 60:where + 80]!r}", file=sys.stderr)
     sys.exit(1)
-with open(path, "w", encoding="utf-8") as file:
+with open(target, "w", encoding="utf-8") as file:
     file.write(text.rstrip("\n") + "\n")
+
+
+def shown(cell):
+    """The texts a cell displays. Printed lines are progress: they hold times, and are not compared."""
+    outputs = (output.get("data", {}) for output in cell.get("outputs", []))
+    return ["".join(text) for data in outputs for mime, text in sorted(data.items()) if mime.startswith("text/")]
+
+
+if target != path:
+    pairs = [pair for pair in zip(before.cells, notebook.cells) if pair[0].cell_type == "code"]
+    changed = [(old, new) for old, new in pairs if shown(old) != shown(new)]
+    for old, new in changed:
+        lines = difflib.unified_diff("\n".join(shown(old)).split("\n"), "\n".join(shown(new)).split("\n"), "saved", "now", n=0, lineterm="")
+        print(f"{name}: this cell shows something else now:\n\n{new.source}\n", *lines, sep="\n", file=sys.stderr)
+    print(f"{name}: {len(pairs) - len(changed)} of {len(pairs)} cells show what is saved", flush=True)
+    sys.exit(1 if changed else 0)

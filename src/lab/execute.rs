@@ -1,6 +1,6 @@
 //! Notebooks without a browser: executed in order and saved, or rendered as pages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use codelora::error::{Error, Result};
@@ -16,12 +16,32 @@ const SCRIPT: &str = include_str!("execute.py");
 /// At the first notebook that fails, with the cell and what it printed.
 pub fn execute(lab: &Lab, numbers: &[usize]) -> Result<()> {
     for notebook in select(lab, numbers)? {
-        let mut command = Command::new(lab.python());
-        command.args(["-c", SCRIPT]).arg(&notebook).arg(&lab.root).current_dir(lab.notebooks());
-        lab.isolate(&mut command);
-        run(&mut command, "execute the notebook")?;
+        run(&mut script(lab, &notebook), "execute the notebook")?;
     }
     Ok(())
+}
+
+/// Executes the notebooks with these numbers (all when empty) into copies under `target/notebooks`, and compares what their
+/// cells show with what is saved.
+///
+/// # Errors
+/// When a notebook fails, or, after all were executed, when one shows something else.
+pub fn check(lab: &Lab, numbers: &[usize]) -> Result<()> {
+    let folder = lab.root.join("target/notebooks");
+    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let mut outcome = Ok(());
+    for notebook in select(lab, numbers)? {
+        let copy = folder.join(notebook.file_name().unwrap_or_default());
+        outcome = outcome.and(run(script(lab, &notebook).arg(copy), "reproduce the notebook"));
+    }
+    outcome
+}
+
+fn script(lab: &Lab, notebook: &Path) -> Command {
+    let mut command = Command::new(lab.python());
+    command.args(["-c", SCRIPT]).arg(notebook).arg(&lab.root).current_dir(lab.notebooks());
+    lab.isolate(&mut command);
+    command
 }
 
 /// Renders all notebooks as read-only pages into `target/site`.

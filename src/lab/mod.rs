@@ -12,7 +12,7 @@ use std::process::Command;
 
 use codelora::error::{Error, Result};
 
-pub use execute::{execute, html};
+pub use execute::{check, execute, html};
 pub use kernel::launch;
 
 /// The folders of the workshop.
@@ -62,14 +62,18 @@ impl Lab {
         install::all(self)
     }
 
-    /// Opens JupyterLab on the first notebook and waits until it is closed.
+    /// Opens JupyterLab on the first notebook and waits until it is closed; without a browser, it prints where it listens.
     ///
     /// # Errors
     /// When Jupyter cannot start.
-    pub fn open(&self) -> Result<()> {
-        let first = self.notebooks().join("0-base-model.ipynb");
+    pub fn open(&self, browser: bool) -> Result<()> {
         let mut jupyter = self.jupyter("lab");
-        run(jupyter.arg(first), "start JupyterLab")
+        if !browser {
+            jupyter.arg("--no-browser");
+        }
+        // As root, as in a container, Jupyter starts only when told that this is meant.
+        jupyter.arg("--allow-root").arg(self.notebooks().join("0-base-model.ipynb"));
+        run(&mut jupyter, "start JupyterLab")
     }
 
     /// Prints versions and what is missing.
