@@ -68,6 +68,12 @@ pub fn warm(lab: &Lab) -> Result<()> {
     write(folder.join("src/lib.rs"), "pub use kit;\n")?;
     // The project's own versions, so that nothing is resolved or downloaded anew.
     artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
+    if first_time {
+        // The kernel asks cargo, offline, about every package of every platform; a build brings only this platform's.
+        let mut fetch = Command::new("cargo");
+        fetch.args(["fetch", "--quiet"]).current_dir(&folder).env("CARGO_NET_OFFLINE", "false");
+        run(&mut fetch, "download the library's dependencies")?;
+    }
     let mut build = Command::new("cargo");
     build
         .args(["build", "--target", &host()?])
