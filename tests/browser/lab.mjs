@@ -38,7 +38,8 @@ function startLab() {
 
 /** Opens a chapter, runs all its cells and waits for the last one. */
 async function runChapter(page, address, chapter) {
-  await page.goto(`${address.origin}/lab/tree/${chapter.file}?${address.searchParams}`);
+  // `reset`: only this chapter, whatever was open before.
+  await page.goto(`${address.origin}/lab/tree/${chapter.file}?${address.searchParams}&reset`);
   await page.waitForSelector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell", { timeout: minutes(2) });
   // The kernel must be there before cells are sent to it.
   await page.waitForSelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]', {
@@ -65,6 +66,15 @@ async function runChapter(page, address, chapter) {
   return seen;
 }
 
+/** Ends every kernel, so that the next chapter finds the warm build folder free. */
+async function shutDownKernels(page, address) {
+  const kernels = `${address.origin}/api/kernels`;
+  const headers = { Authorization: `token ${address.searchParams.get("token")}` };
+  for (const kernel of await (await page.request.get(kernels, { headers })).json()) {
+    await page.request.delete(`${kernels}/${kernel.id}`, { headers });
+  }
+}
+
 if (!existsSync(browserPath)) {
   console.log(`skipped: there is no Chromium at ${browserPath} (Debian: chromium)`);
   process.exit(0);
@@ -79,10 +89,12 @@ const browser = await chromium.launch({
 });
 const faults = [];
 try {
-  // Taller than a screen, so that one picture shows a whole chapter.
-  const page = await browser.newPage({ viewport: { width: 1280, height: 5200 } });
   for (const chapter of chapters) {
+    // Taller than a screen, so that one picture shows a whole chapter. A page of its own, closed without saving.
+    const page = await browser.newPage({ viewport: { width: 1280, height: 5200 } });
     const seen = await runChapter(page, address, chapter);
+    await shutDownKernels(page, address);
+    await page.close();
     console.log(`${chapter.file}: ${seen.tables} tables, ${seen.figures} figures`);
     if (seen.tables < chapter.tables) faults.push(`${chapter.file} shows ${seen.tables} tables, not ${chapter.tables}`);
     if (seen.figures < chapter.figures) faults.push(`${chapter.file} shows ${seen.figures} figures, not ${chapter.figures}`);
