@@ -106,6 +106,9 @@ pub struct DataConfig {
     /// How many exercises to generate.
     #[serde(default)]
     pub exercises: usize,
+    /// Files of families they are drawn from, without `.toml`; empty: all of `data/exercises`.
+    #[serde(default)]
+    pub exercise_files: Vec<String>,
     /// JSONL of samples made elsewhere, in the raw schema of `v2_raw`.
     #[serde(default)]
     pub import: Option<PathBuf>,
@@ -217,6 +220,9 @@ pub struct PretrainConfig {
     pub pair_share: f64,
     /// Distinct exercises to generate.
     pub exercises: usize,
+    /// Files of families they are drawn from, without `.toml`; empty: all of `data/exercises`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exercise_files: Vec<String>,
     /// Recipe of packages whose code joins the standard library's; see `data/corpus.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<PathBuf>,

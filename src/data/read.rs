@@ -45,7 +45,7 @@ pub fn collect(
     match source {
         Source::EmbeddedHumaneval => Ok(convert(source, "humaneval.jsonl", embedded::humaneval().as_bytes())),
         Source::EmbeddedMbpp => Ok(convert(source, "mbpp.jsonl", embedded::mbpp().as_bytes())),
-        Source::Exercises => Ok(generated(seed, config.exercises)),
+        Source::Exercises => generated(seed, config),
         Source::Humaneval | Source::Mbpp | Source::Imported => {
             let path = match (external_file(source), import) {
                 (Some(name), _) => external.join(name),
@@ -113,11 +113,12 @@ fn one(source: Source, line: &[u8]) -> std::result::Result<Converted, Rejection>
     }
 }
 
-fn generated(seed: u64, count: usize) -> Collected {
+fn generated(seed: u64, config: &DataConfig) -> Result<Collected> {
     let whole = |task: crate::data::task::Task| {
         let Program { code, .. } = task.program(&task.solution);
         Converted { task, original: code }
     };
-    let converted: Vec<Converted> = exercises::generate(seed, count).into_iter().map(whole).collect();
-    Collected { read: converted.len(), converted, rejections: Vec::new() }
+    let converted: Vec<Converted> =
+        exercises::generate(seed, config.exercises, &config.exercise_files)?.into_iter().map(whole).collect();
+    Ok(Collected { read: converted.len(), converted, rejections: Vec::new() })
 }

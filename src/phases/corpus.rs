@@ -10,7 +10,7 @@ use crate::data::corpus::gather::{Origin, OriginStatistics, Rules};
 use crate::data::corpus::library::{self, SKIPPED_MODULES};
 use crate::data::corpus::recipe::Recipe;
 use crate::data::corpus::{Corpus, Texts};
-use crate::data::embedded;
+use crate::data::{embedded, exercises};
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, PretrainConfig};
 use crate::seed::sha256;
@@ -90,17 +90,18 @@ fn digest(exp: &Experiment, config: &PretrainConfig) -> Result<String> {
         let file = exp.path(file);
         std::fs::read_to_string(&file).map_err(Error::io("read", file))
     });
-    let (count, vocabulary) = (config.exercises, config.vocabulary);
-    let parts = json!([exp.config.seed, count, vocabulary, recipe.transpose()?, config.folders, config.keep_tests]);
+    let exercises =
+        sha256(json!(exercises::generate(exp.config.seed, config.exercises, &config.exercise_files)?).to_string());
+    let parts = json!([exercises, config.vocabulary, recipe.transpose()?, config.folders, config.keep_tests]);
     Ok(sha256(parts.to_string()))
 }
 
 /// Exercises and real code.
 fn texts(exp: &Experiment, config: &PretrainConfig, folder: &Path) -> Result<Texts> {
-    let (seed, count) = (exp.config.seed, config.exercises);
+    let exercises = exercises::generate(exp.config.seed, config.exercises, &config.exercise_files)?;
     if config.recipe.is_none() && config.folders.is_empty() {
-        println!("collecting {count} exercises and the standard library");
-        return Texts::collect(seed, count);
+        println!("collecting {} exercises and the standard library", exercises.len());
+        return Texts::collect(&exercises);
     }
     let mut origins = vec![Origin {
         name: "standard library".into(),
@@ -119,7 +120,7 @@ fn texts(exp: &Experiment, config: &PretrainConfig, folder: &Path) -> Result<Tex
         skip: Vec::new(),
     }));
     let rules = Rules { skip_tests: !config.keep_tests, contamination: benchmarks(exp)? };
-    Texts::gather(seed, count, &origins, &rules, folder)
+    Texts::gather(&exercises, &origins, &rules, folder)
 }
 
 /// HumanEval, MBPP's test rows, and our own benchmark.

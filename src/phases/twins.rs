@@ -77,7 +77,7 @@ pub fn run_at(exp: &Experiment, scale: Scale) -> Result<TwinsRecord> {
     let tokenizer = Tokenizer::load(&exp.tokenizer_file())?;
     let arch = arch(&tokenizer);
     let optimizer = optimizer(scale.steps);
-    let tasks = exercises::generate(exp.config.seed, scale.exercises + scale.asked);
+    let tasks = exercises::generate(exp.config.seed, scale.exercises + scale.asked, &[])?;
     let (known, asked) = tasks.split_at(scale.exercises.min(tasks.len().saturating_sub(scale.asked)));
     let sampling = sampling(exp, scale.samples);
     let inputs = json!([exp.config.seed, arch, optimizer, SMOOTHING, scale, sampling, tasks]);

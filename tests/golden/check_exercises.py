@@ -2,7 +2,8 @@
 """Runs generated exercises without the crate: python3 tests/golden/check_exercises.py SAMPLES.jsonl
 
 Each line is a task with prompt, solution, entry_point, setup and tests. The solution must pass its tests, the body
-`return None` must not, and the text must have the layout of a sample. No sample may pass the tests of a benchmark task.
+`return None` must not, and the text must have the layout of a sample. No sample may pass four in five of a benchmark task's
+tests.
 Of each family, one sample for every choice of slot rows must fail the tests of the samples that differ in one slot,
 unless both are the same function under other names. The exercises are our own code, so they run in this process.
 Prints one line per fault and a summary; exits with 1 when there is a fault. Needs Python 3.11.
@@ -11,7 +12,9 @@ Prints one line per fault and a summary; exits with 1 when there is a fault. Nee
 import ast
 import collections
 import json
+import os
 import re
+import resource
 import signal
 import sys
 import tomllib
@@ -86,9 +89,10 @@ def outline(task):
 def neighbours(tasks):
     """Pairs of samples of one family and form that differ in the row of one slot, and how many choices there are."""
     slots = {}
+    common = set(tomllib.loads((ROOT / "data/exercises/common.toml").read_text(encoding="utf-8"))["slots"])
     for path in sorted((ROOT / "data/exercises").glob("*.toml")):
         for family in tomllib.loads(path.read_text(encoding="utf-8")).get("family", []):
-            slots[family["name"]] = set(family.get("slots", {}))
+            slots[family["name"]] = set(family.get("slots", {})) | common
     groups = collections.defaultdict(dict)
     for task in tasks:
         family, *picks = task["provenance"]["original_id"].split(" ")
@@ -102,6 +106,20 @@ def neighbours(tasks):
                 if sum(a != b for a, b in zip(rows, others)) == 1:
                     pairs.append((task, other))
     return pairs, sum(len(samples) for samples in groups.values())
+
+
+def behaves_like(task, row):
+    """Whether the function passes at least four in five of a benchmark task's tests, which is what the data phase refuses.
+
+    In a process of its own with little time: a power of 10**15 is one instruction that no signal ends.
+    """
+    process = os.fork()
+    if process == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        passed = sum(failure(stand_in(task, row), "", [test]) is None for test in row["tests"])
+        os._exit(0 if 5 * passed >= 4 * len(row["tests"]) else 1)
+    return os.waitpid(process, 0)[1] == 0
 
 
 def parameters(task):
@@ -132,7 +150,7 @@ def main():
         seen.add((task["prompt"], task["solution"]))
         if not fault:
             alike = [row for row in excluded if parameters(row) == parameters(task)]
-            passed = [row["entry_point"] for row in alike if not failure(stand_in(task, row), "", row["tests"])]
+            passed = [row["entry_point"] for row in alike if behaves_like(task, row)]
             fault = f"it passes the benchmark's {passed}" if passed else None
         if fault:
             faults.append(f"{place}: {fault}")

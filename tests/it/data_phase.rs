@@ -22,7 +22,10 @@ fn experiment(folder: &Path, change: impl FnOnce(&mut codelora::experiment::Conf
     exp.config.data.exercises = 40;
     let tokenizer = folder.join("tokenizer.json");
     if !tokenizer.exists() {
-        let texts = codelora::data::exercises::generate(1, 200).into_iter().map(|task| task.prompt + &task.solution);
+        let texts = codelora::data::exercises::generate(1, 200, &[])
+            .unwrap()
+            .into_iter()
+            .map(|task| task.prompt + &task.solution);
         let trained = Tokenizer::train(texts, 1024).expect("a vocabulary can be trained");
         trained.save(&tokenizer).expect("the vocabulary can be written");
     }

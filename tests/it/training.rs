@@ -176,7 +176,7 @@ fn samples(count: u32) -> Vec<Encoded> {
 fn real_samples_in_the_plans_batches_are_mostly_real_tokens() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tokenizer = Tokenizer::load(&root.join("data/base/small/tokenizer.json")).unwrap();
-    let tasks = codelora::data::exercises::generate(5, 550);
+    let tasks = codelora::data::exercises::generate(5, 550, &[]).unwrap();
     let sample = |(i, task): (usize, Task)| Sample { id: i.to_string(), prompt: task.prompt, solution: task.solution };
     let samples: Vec<Sample> = tasks.into_iter().enumerate().map(sample).collect();
     for batch_size in [8, 16] {

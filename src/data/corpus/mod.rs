@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 use crate::data::corpus::gather::{Origin, OriginStatistics, Rules, Spool};
-use crate::data::exercises;
+use crate::data::task::Task;
 use crate::error::Result;
 use crate::seed::sha256;
 use crate::tokenizer::Tokenizer;
@@ -90,28 +90,28 @@ pub struct Texts {
 const VOCABULARY_BYTES: u64 = 64 << 20;
 
 impl Texts {
-    /// `count` exercises, and Python's own standard library as pairs and files.
+    /// Generated `exercises`, and Python's own standard library as pairs and files.
     ///
     /// # Errors
     /// As [`standard_library`].
-    pub fn collect(seed: u64, count: usize) -> Result<Self> {
+    pub fn collect(exercises: &[Task]) -> Result<Self> {
         let (pairs, raw) = standard_library()?;
         Ok(Self {
-            exercises: exercises(seed, count),
+            exercises: whole(exercises),
             pairs: Documents::Held(pairs),
             raw: Documents::Held(raw),
             origins: Vec::new(),
         })
     }
 
-    /// `count` exercises, and the documents of `origins`, gathered into `folder`.
+    /// Generated `exercises`, and the documents of `origins`, gathered into `folder`.
     ///
     /// # Errors
     /// As [`gather`](gather::gather).
-    pub fn gather(seed: u64, count: usize, origins: &[Origin], rules: &Rules, folder: &Path) -> Result<Self> {
+    pub fn gather(exercises: &[Task], origins: &[Origin], rules: &Rules, folder: &Path) -> Result<Self> {
         let gathered = gather::gather(origins, rules, folder)?;
         Ok(Self {
-            exercises: exercises(seed, count),
+            exercises: whole(exercises),
             pairs: Documents::Spooled(gathered.pairs),
             raw: Documents::Spooled(gathered.raw),
             origins: gathered.origins,
@@ -142,10 +142,9 @@ impl Texts {
     }
 }
 
-/// Generated exercises as documents.
-fn exercises(seed: u64, count: usize) -> Documents {
-    let tasks = exercises::generate(seed, count).into_iter();
-    Documents::Held(tasks.map(|task| format!("{}{}", task.prompt, task.solution)).collect())
+/// Prompt and solution of each task as a document.
+fn whole(tasks: &[Task]) -> Documents {
+    Documents::Held(tasks.iter().map(|task| format!("{}{}", task.prompt, task.solution)).collect())
 }
 
 /// A number that depends on the text alone.

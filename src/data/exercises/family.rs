@@ -76,6 +76,12 @@ pub struct Family {
     pub name: String,
     /// What it practises.
     pub category: Category,
+    /// How much more often it is drawn than its breadth alone would have it.
+    #[serde(default = "once")]
+    pub weight: f64,
+    /// The file it stands in, without `.toml`.
+    #[serde(skip)]
+    pub file: String,
     /// Tables of which each sample picks one row; a row's columns are `{slot.column}`.
     #[serde(default)]
     pub slots: BTreeMap<String, Table>,
@@ -91,6 +97,10 @@ pub struct Family {
     /// A sample has one of these forms.
     #[serde(rename = "form")]
     pub forms: Vec<Form>,
+}
+
+fn once() -> f64 {
+    1.0
 }
 
 /// A signature with phrasings and bodies that fit it. All strings are templates.
@@ -253,12 +263,13 @@ impl Family {
     }
 }
 
-/// Words and vars that any family may use without defining them.
+/// Words, vars and slots that any family may use without defining them.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Common {
     words: BTreeMap<String, Vec<String>>,
     vars: BTreeMap<String, Table>,
+    slots: BTreeMap<String, Table>,
 }
 
 impl Common {
@@ -283,6 +294,18 @@ impl Common {
         for (name, rows) in &self.vars {
             if free(name, family) {
                 family.vars.insert(name.clone(), rows.clone());
+            }
+        }
+        // Slots count as operators, so a family gets only those that its texts name.
+        let named: BTreeSet<String> = {
+            let own = family.slots.values().flatten().flat_map(BTreeMap::values);
+            let texts = family.forms.iter().flat_map(Form::templates).chain(own);
+            let tables = texts.flat_map(|text| template::keys(text)).filter_map(|key| Some(key.split_once('.')?.0));
+            tables.map(str::to_owned).collect()
+        };
+        for (slot, rows) in &self.slots {
+            if free(slot, family) && named.contains(slot) {
+                family.slots.insert(slot.clone(), rows.clone());
             }
         }
     }

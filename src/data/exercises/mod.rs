@@ -23,7 +23,7 @@ use rand::seq::SliceRandom;
 
 use crate::data::embedded;
 use crate::data::task::{Provenance, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::Source;
 use crate::seed;
 
@@ -33,16 +33,21 @@ pub use family::{Category, Common, Family, Form};
 const FILES: &[(&str, &str)] = &[
     ("algorithms.toml", include_str!("../../../data/exercises/algorithms.toml")),
     ("arithmetic.toml", include_str!("../../../data/exercises/arithmetic.toml")),
+    ("compositions.toml", include_str!("../../../data/exercises/compositions.toml")),
     ("conditionals.toml", include_str!("../../../data/exercises/conditionals.toml")),
     ("dictionaries.toml", include_str!("../../../data/exercises/dictionaries.toml")),
     ("lists.toml", include_str!("../../../data/exercises/lists.toml")),
     ("loops.toml", include_str!("../../../data/exercises/loops.toml")),
+    ("plain.toml", include_str!("../../../data/exercises/plain.toml")),
+    ("plain_lists.toml", include_str!("../../../data/exercises/plain_lists.toml")),
+    ("plain_structures.toml", include_str!("../../../data/exercises/plain_structures.toml")),
+    ("plain_text.toml", include_str!("../../../data/exercises/plain_text.toml")),
     ("recursion.toml", include_str!("../../../data/exercises/recursion.toml")),
     ("strings.toml", include_str!("../../../data/exercises/strings.toml")),
     ("structures.toml", include_str!("../../../data/exercises/structures.toml")),
 ];
 
-/// Names that any family may use.
+/// Names and subjects that any family may use.
 const COMMON: (&str, &str) = ("common.toml", include_str!("../../../data/exercises/common.toml"));
 
 /// Choices that behave like a function of the benchmark.
@@ -71,7 +76,9 @@ fn read_catalogue() -> Result<Catalogue> {
     let common = Common::parse(&folder.join(COMMON.0), COMMON.1)?;
     let mut families = Vec::new();
     for (file, text) in FILES {
-        families.extend(family::parse(&folder.join(file), text, &common)?);
+        let mut own = family::parse(&folder.join(file), text, &common)?;
+        own.iter_mut().for_each(|family| stem(file).clone_into(&mut family.file));
+        families.extend(own);
     }
     withheld::withhold(&folder.join(WITHHELD.0), WITHHELD.1, &mut families)?;
     let refused = embedded::benchmark20()?.into_iter().map(|task| task.entry_point).collect();
@@ -86,13 +93,33 @@ pub fn families() -> &'static [Family] {
     &catalogue().families
 }
 
-/// `count` distinct exercises (by prompt and solution), the same for the same `seed`; fewer only when every family is
-/// exhausted. A smaller `count` gives a prefix of a larger one.
+/// The families of the files named in `files` without their `.toml`, or all of them when it is empty.
+///
+/// # Errors
+/// [`Error::Invalid`] for a file that does not exist.
+fn chosen(files: &[String]) -> Result<impl Iterator<Item = &'static Family>> {
+    let known = || FILES.iter().map(|(file, _)| stem(file));
+    if let Some(stranger) = files.iter().find(|file| !known().any(|name| name == file.as_str())) {
+        let what = format!("there is no exercise file {stranger:?}");
+        return Err(Error::invalid(what, format!("name some of: {}", known().collect::<Vec<_>>().join(", "))));
+    }
+    Ok(families().iter().filter(move |family| files.is_empty() || files.contains(&family.file)))
+}
+
+fn stem(file: &str) -> &str {
+    file.trim_end_matches(".toml")
+}
+
+/// `count` distinct exercises (by prompt and solution) from the families of `files` (all when empty), the same for the same
+/// `seed`; fewer only when every family is exhausted. A smaller `count` gives a prefix of a larger one.
 ///
 /// Families take turns. A family with many operator combinations is drawn more often than one with few, by the square
-/// root of their number, and less and less as its own combinations are used up, so that none dominates.
-pub fn generate(seed: u64, count: usize) -> Vec<Task> {
-    let mut streams: Vec<Stream> = families().iter().map(|family| Stream::new(family, seed)).collect();
+/// root of their number times the family's weight, and less and less as its own combinations are used up, so that none dominates.
+///
+/// # Errors
+/// [`Error::Invalid`] for a file that does not exist.
+pub fn generate(seed: u64, count: usize, files: &[String]) -> Result<Vec<Task>> {
+    let mut streams: Vec<Stream> = chosen(files)?.map(|family| Stream::new(family, seed)).collect();
     let mut order = seed::rng(seed, "exercises: order of families");
     let mut seen = BTreeSet::new();
     let mut tasks = Vec::with_capacity(count);
@@ -109,7 +136,7 @@ pub fn generate(seed: u64, count: usize) -> Vec<Task> {
         }
         streams.retain(|stream| !stream.exhausted);
     }
-    tasks
+    Ok(tasks)
 }
 
 fn task(index: usize, drawn: draw::Drawn) -> Task {
@@ -137,7 +164,7 @@ struct Stream {
     rng: rand::rngs::StdRng,
     /// Texts the family can give, at most.
     combinations: f64,
-    /// √(operator combinations), at most [`Self::HEAVIEST`].
+    /// √(operator combinations), at most [`Self::HEAVIEST`], times the family's weight.
     breadth: f64,
     credit: f64,
     taken: f64,
@@ -147,13 +174,13 @@ struct Stream {
 impl Stream {
     /// Draws without a new sample after which a family counts as exhausted.
     const TRIES: usize = 64;
-    /// Most samples of one family in one round.
+    /// Most samples of one family in one round, for a weight of 1.
     const HEAVIEST: f64 = 6.0;
 
     fn new(family: &'static Family, seed: u64) -> Self {
         let rng = seed::rng(seed, &format!("exercises: family {}", family.name));
         let combinations = family.combinations() as f64;
-        let breadth = (family.operator_combinations() as f64).sqrt().min(Self::HEAVIEST);
+        let breadth = (family.operator_combinations() as f64).sqrt().min(Self::HEAVIEST) * family.weight;
         Self { family, rng, combinations, breadth, credit: 0.0, taken: 0.0, exhausted: false }
     }
 

@@ -25,15 +25,15 @@ fn family_names_are_unique_over_all_files() {
 
 #[test]
 fn the_same_seed_gives_the_same_samples_and_a_smaller_count_a_prefix() {
-    let many = generate(7, 300);
-    assert_eq!(many, generate(7, 300));
-    assert_eq!(many[..120], generate(7, 120)[..]);
-    assert_ne!(many, generate(8, 300));
+    let many = generate(7, 300, &[]).unwrap();
+    assert_eq!(many, generate(7, 300, &[]).unwrap());
+    assert_eq!(many[..120], generate(7, 120, &[]).unwrap()[..]);
+    assert_ne!(many, generate(8, 300, &[]).unwrap());
 }
 
 #[test]
 fn samples_are_distinct_and_have_the_layout_of_a_task() {
-    let tasks = generate(1, 3000);
+    let tasks = generate(1, 3000, &[]).unwrap();
     assert_eq!(tasks.len(), 3000);
     let texts: BTreeSet<String> = tasks.iter().map(|task| format!("{}{}", task.prompt, task.solution)).collect();
     assert_eq!(texts.len(), tasks.len());
@@ -47,23 +47,35 @@ fn samples_are_distinct_and_have_the_layout_of_a_task() {
 }
 
 #[test]
+fn files_can_be_chosen_and_a_stranger_is_named() {
+    let chosen = generate(3, 200, &["compositions".to_owned()]).unwrap();
+    let own: BTreeSet<&str> = families().iter().filter(|f| f.file == "compositions").map(|f| f.name.as_str()).collect();
+    let family = |task: &Task| task.provenance.as_ref().unwrap().original_id.split(' ').next().unwrap().to_owned();
+    assert!(own.len() > 5 && chosen.iter().all(|task| own.contains(family(task).as_str())));
+    let message = generate(3, 1, &["compositons".to_owned()]).unwrap_err().to_string();
+    assert!(message.contains("compositons") && message.contains("arithmetic"), "{message}");
+}
+
+#[test]
 fn no_family_dominates() {
-    let tasks = generate(2, 2000);
+    let tasks = generate(2, 2000, &[]).unwrap();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for task in &tasks {
         let choice = &task.provenance.as_ref().unwrap().original_id;
         *counts.entry(choice.split(' ').next().unwrap()).or_default() += 1;
     }
     assert_eq!(counts.len(), families().len(), "every family takes part");
-    let mean = tasks.len() / counts.len();
-    assert!(counts.values().all(|count| *count <= 5 * mean.max(1)), "{counts:?}");
+    let mean = tasks.len() as f64 / families().iter().map(|family| family.weight).sum::<f64>();
+    for family in families() {
+        assert!(counts[family.name.as_str()] as f64 <= 5.0 * mean.max(1.0) * family.weight, "{counts:?}");
+    }
 }
 
 #[test]
 fn a_thousand_samples_take_less_than_a_second() {
     families();
     let start = Instant::now();
-    assert_eq!(generate(5, 2000).len(), 2000);
+    assert_eq!(generate(5, 2000, &[]).unwrap().len(), 2000);
     assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
 }
 
@@ -79,7 +91,7 @@ fn a_broken_family_is_named_with_its_line() {
 fn names_of_the_benchmark_are_refused() {
     let refused = &catalogue().refused;
     assert!(refused.len() == 20 && refused.contains("gcd") && !refused.contains("clamp"), "{refused:?}");
-    assert!(generate(4, 4000).iter().all(|task| !refused.contains(&task.entry_point)));
+    assert!(generate(4, 4000, &[]).unwrap().iter().all(|task| !refused.contains(&task.entry_point)));
 }
 
 #[test]
@@ -88,7 +100,7 @@ fn a_withheld_choice_is_never_drawn_and_must_exist() {
     let index = |slot: &str, word: &str| family.slots[slot].iter().position(|row| row["name"] == word).unwrap();
     let (sum, zeros) = (index("agg", "sum"), index("skip", "skip_zeros"));
     assert!(family.withheld.iter().any(|rows| rows["agg"] == "sum" && rows["skip"] == "skip_zeros"));
-    let drawn = generate(4, 6000);
+    let drawn = generate(4, 6000, &[]).unwrap();
     let choices = drawn.iter().map(|task| task.provenance.as_ref().unwrap().original_id.as_str());
     let of_family: Vec<&str> = choices.filter(|choice| choice.starts_with("skip_some ")).collect();
     assert!(of_family.len() > 20, "{of_family:?}");
@@ -111,7 +123,7 @@ fn write_samples() {
     let Some(path) = std::env::var_os("CODELORA_EXERCISES") else { return };
     let count = std::env::var("CODELORA_EXERCISES_COUNT").ok().and_then(|text| text.parse().ok()).unwrap_or(5000);
     let start = Instant::now();
-    let tasks = generate(17, count);
+    let tasks = generate(17, count, &[]).unwrap();
     let rate = tasks.len() as f64 / start.elapsed().as_secs_f64();
     let operators: u64 = families().iter().map(Family::operator_combinations).sum();
     println!(
