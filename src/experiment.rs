@@ -212,6 +212,9 @@ pub struct BaseConfig {
 pub struct PretrainConfig {
     /// Architecture file.
     pub arch: PathBuf,
+    /// Folder of a base whose weights and vocabulary training goes on from; absent: from fresh weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// Size of the byte-level BPE vocabulary to train, or 0 to use `tokenizer.json` in the base folder.
     pub vocabulary: usize,
     /// Share of tokens drawn from raw code, in [0, 1]; the rest comes from exercises and docstring pairs.

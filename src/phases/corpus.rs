@@ -55,6 +55,7 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
     let texts = texts(exp, config, &folder)?;
     let tokenizer = match (vocabulary.is_file() && !exp.force, config.vocabulary) {
         (true, _) => Tokenizer::load(&vocabulary)?,
+        (false, _) if let Some(start) = &config.start => Tokenizer::load(&exp.path(start).join("tokenizer.json"))?,
         (false, 0) => Tokenizer::load(&exp.tokenizer_file())?,
         (false, size) => {
             println!("training a vocabulary of {size} tokens");
@@ -92,7 +93,8 @@ fn digest(exp: &Experiment, config: &PretrainConfig) -> Result<String> {
     });
     let exercises =
         sha256(json!(exercises::generate(exp.config.seed, config.exercises, &config.exercise_files)?).to_string());
-    let parts = json!([exercises, config.vocabulary, recipe.transpose()?, config.folders, config.keep_tests]);
+    let parts =
+        json!([exercises, config.start, config.vocabulary, recipe.transpose()?, config.folders, config.keep_tests]);
     Ok(sha256(parts.to_string()))
 }
 

@@ -40,6 +40,16 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
         record.hardware,
         record.seed,
     );
+    if let Some(start) = &record.start {
+        let before = start.tokens_seen as f64 / 1e6;
+        let whole = record.tokens_seen() as f64 / 1e6;
+        let row = format!(
+            "| went on from | `{}`, which had seen {before:.2}M tokens: {whole:.2}M in all; weights {} |\n| seed |",
+            start.name,
+            &start.digest[..12]
+        );
+        text = text.replacen("| seed |", &row, 1);
+    }
     for source in &record.corpus {
         let loss = record.held_out.iter().find(|loss| loss.source == source.source);
         let (nats, bits) = loss.map_or((f64::NAN, f64::NAN), |l| (l.nats_per_token, l.bits_per_byte));

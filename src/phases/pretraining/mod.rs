@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
@@ -54,6 +54,17 @@ pub struct SourceLoss {
     pub bits_per_byte: f64,
 }
 
+/// The base that a training went on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// The experiment that made it.
+    pub name: String,
+    /// Digest of its weights.
+    pub digest: String,
+    /// Tokens that it had seen, over all of its own stages.
+    pub tokens_seen: usize,
+}
+
 /// How a base came to be; `pretraining.json` in its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PretrainRecord {
@@ -61,6 +72,9 @@ pub struct PretrainRecord {
     pub config: PretrainConfig,
     /// The experiment's seed.
     pub seed: u64,
+    /// What it went on from, if not from fresh weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
     /// Parameters of the model, a tied head counted once.
     pub parameters: usize,
     /// Size of the vocabulary.
@@ -81,6 +95,11 @@ pub struct PretrainRecord {
 impl PretrainRecord {
     /// One step in this many is kept in the record.
     pub const THINNED_TO: usize = 10;
+
+    /// Tokens seen in this training and in those it went on from.
+    pub fn tokens_seen(&self) -> usize {
+        self.training.tokens_seen + self.start.as_ref().map_or(0, |start| start.tokens_seen)
+    }
 }
 
 /// Evaluation batches of each kind.
@@ -105,6 +124,8 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     arch.max_seq_length = arch.max_seq_length.max(config.context);
     let (device, floats) = device::open(config.compute.unwrap_or_default())?;
     let parameters = init(&arch, &mut seed::rng(exp.config.seed, "base weights"), &device)?;
+    let start =
+        config.start.as_ref().map(|folder| go_on(&exp.path(folder), &arch, &parameters, &device)).transpose()?;
     let weights: BTreeMap<String, Tensor> =
         parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
     let model = Transformer::from_weights(&arch, &weights)?.computing_in(floats);
@@ -142,6 +163,7 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     let record = PretrainRecord {
         config: config.clone(),
         seed,
+        start,
         parameters: parameters.values().map(|v| v.elem_count()).sum(),
         vocabulary: tokenizer.vocabulary(),
         held_out: losses(&model, &corpus, &held_out)?,
@@ -152,6 +174,17 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     };
     write_folder(&exp.path(&exp.config.base.folder), &arch, &tokenizer, &model, &record)?;
     Ok(record)
+}
+
+/// Gives `parameters` the weights of the base in `folder`.
+fn go_on(folder: &Path, arch: &ArchConfig, parameters: &BTreeMap<String, Var>, device: &Device) -> Result<Start> {
+    let weights = checkpoint::load_with(arch, &folder.join("model.safetensors"), device)?.weights;
+    for (key, var) in parameters {
+        var.set(&weights[key].to_dtype(DType::F32)?)?;
+    }
+    let record: PretrainRecord = artifact::read_json(&folder.join("pretraining.json"))?;
+    let tokens_seen = record.tokens_seen();
+    Ok(Start { name: record.training.name, digest: checkpoint::digest(&weights)?, tokens_seen })
 }
 
 /// Windows over the sources by their shares.
