@@ -3,6 +3,7 @@
 mod base_import;
 mod bench_harness;
 mod cli;
+mod collapse_calibration;
 mod data_phase;
 #[cfg(feature = "cli")]
 mod fetch;

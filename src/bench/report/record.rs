@@ -172,7 +172,13 @@ pub struct Draw {
 pub struct ShapeSummary {
     /// Mean of the pieces covered by back-to-back repetition.
     pub repeated_pieces: f64,
-    /// Mean share of distinct character 4-grams.
+    /// Mean of the characters covered by back-to-back repetition inside a word.
+    #[serde(default)]
+    pub repeated_characters: f64,
+    /// Mean number of words that directly follow themselves.
+    #[serde(default)]
+    pub stuttered_words: f64,
+    /// Mean share of distinct 4-grams of words and signs.
     pub distinct_4: f64,
     /// Mean share of white space.
     pub whitespace: f64,

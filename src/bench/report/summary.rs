@@ -71,6 +71,8 @@ impl CheckpointResult {
                 distinct_4: mean(&|a| a.shape.distinct_4),
                 whitespace: mean(&|a| a.shape.whitespace),
             },
+                repeated_characters: mean(&|a| a.shape.repeated_characters as f64),
+                stuttered_words: mean(&|a| a.shape.stuttered_words as f64),
             tokens: attempts.iter().map(|attempt| attempt.tokens).sum(),
             generation_seconds: measured.speed.seconds,
             tokens_per_second: measured.speed.tokens_per_second(),

@@ -24,6 +24,11 @@ pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
     add("non-trivial body", &|result| percent(&result.non_trivial));
     add("collapsed", &|result| percent(&result.collapsed));
     let outcomes: std::collections::BTreeSet<&String> = both.iter().flat_map(|result| result.outcomes.keys()).collect();
+    add("mean longest repetition: words and signs", &|result| format!("{:.1}", result.shape.repeated_pieces));
+    add("mean longest repetition: characters", &|result| format!("{:.1}", result.shape.repeated_characters));
+    add("words said twice in a row, a completion", &|result| format!("{:.2}", result.shape.stuttered_words));
+    add("distinct 4-grams", &|result| format!("{:.1} %", 100.0 * result.shape.distinct_4));
+    add("white space", &|result| format!("{:.1} %", 100.0 * result.shape.whitespace));
     for outcome in outcomes {
         add(&format!("attempts: {outcome}"), &|result| result.outcomes.get(outcome).unwrap_or(&0).to_string());
     }
