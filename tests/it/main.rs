@@ -1,6 +1,8 @@
 //! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
 
 mod base_import;
+#[cfg(feature = "cli")]
+mod bench_cli;
 mod bench_harness;
 mod cli;
 mod collapse_calibration;
