@@ -417,6 +417,9 @@ pub struct BenchConfig {
     /// Strings that end a completion, besides the end of the function.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// Candidates drawn for every sample; the one with the highest mean ln p per token is the sample. 1 chooses nothing.
+    #[serde(default = "single", skip_serializing_if = "is_single")]
+    pub best_of: usize,
     /// How often the earlier protocol's single sample is drawn, beside the declared protocol; 0 leaves it out.
     #[serde(default = "usual_v1_draws", skip_serializing_if = "is_usual")]
     pub v1_draws: usize,
@@ -429,6 +432,14 @@ fn usual_v1_draws() -> usize {
 
 fn is_usual(draws: &usize) -> bool {
     *draws == usual_v1_draws()
+}
+
+fn single() -> usize {
+    1
+}
+
+fn is_single(count: &usize) -> bool {
+    *count == single()
 }
 
 fn is<const VALUE: u8>(value: &f64) -> bool {

@@ -70,6 +70,7 @@ pub fn v1_protocol(config: &BenchConfig, draws: usize) -> BenchConfig {
         min_p: 0.0,
         repetition_penalty: 1.0,
         stop: Vec::new(),
+        best_of: 1,
         max_new_tokens: 100,
         template: Template::FewShot.name().into(),
         ..config.clone()

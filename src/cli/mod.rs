@@ -1,6 +1,7 @@
 //! Arguments to experiments, results to tables. Computes nothing itself.
 
 mod arguments;
+mod bench;
 mod show;
 mod sweep;
 
@@ -8,13 +9,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use codelora::data::fetch;
-use codelora::phases::{
-    base_model, corpus, data_collection, decisions, evaluation, import, judging, pretraining, training, twins, walk,
-};
+use codelora::phases::{base_model, corpus, data_collection, decisions, import, pretraining, training, twins, walk};
 use codelora::{Error, Experiment};
 
 pub use arguments::Cli;
-use arguments::{AuditArgs, BaseVerb, BenchArgs, Common, LabArgs, Verb};
+use arguments::{AuditArgs, BaseVerb, Common, LabArgs, Verb};
 
 use crate::lab::{self, Lab};
 
@@ -77,13 +76,7 @@ pub fn run(cli: Cli) -> Result<()> {
             require_data(&experiment)?;
             sweep::run(&args, &experiment)
         }
-        Verb::Bench(args) => {
-            let experiment = args.apply(open(&args.common)?)?;
-            match &args.judge {
-                Some(samples) => show::judged(&judging::run(&experiment, samples)?),
-                None => bench(&args, &experiment),
-            }
-        }
+        Verb::Bench(args) => bench::run(&args, &open(&args.common)?),
         Verb::Decide(common) => show::decisions(&decisions::run(&open(&common)?)?),
         Verb::Figures(common) => {
             let experiment = open(&common)?;
@@ -104,22 +97,6 @@ fn audit(args: &AuditArgs) -> Result<()> {
     let floor = log.map(|log| base_model::audit_log(&experiment, log, args.log_smoothing, args.log_vocabulary));
     show::base(&base)?;
     floor.transpose()?.map_or(Ok(()), |floor| show::floor(&floor))
-}
-
-/// Measures both checkpoints, and writes what was asked for besides.
-fn bench(args: &BenchArgs, experiment: &Experiment) -> Result<()> {
-    let evaluation = evaluation::run(experiment)?;
-    show::evaluation(&evaluation)?;
-    let mut files = Vec::new();
-    if args.report {
-        files.extend(evaluation::write_report(experiment, &evaluation)?);
-    }
-    if args.write_samples {
-        files.extend(evaluation::write_samples(experiment, &evaluation)?);
-    }
-    println!("attempts and records: {}", experiment.path(&experiment.config.paths.run).display());
-    files.iter().for_each(|file| println!("written: {}", file.display()));
-    Ok(())
 }
 
 /// Opens the experiment that the arguments name, with their overrides.

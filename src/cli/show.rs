@@ -3,7 +3,7 @@
 use anyhow::Result;
 use codelora::Experiment;
 use codelora::bench::pass_at_k::Interval;
-use codelora::bench::report::checkpoint_rows;
+use codelora::bench::report::{EvaluationRecord, checkpoint_rows};
 use codelora::bench::twins::{TwinsRecord, Written};
 use codelora::experiment::Rule;
 use codelora::model::audit::{Finding, Floor};
@@ -158,6 +158,33 @@ pub fn evaluation(evaluation: &Evaluation) -> Result<()> {
     Ok(())
 }
 
+/// The same checkpoints at several temperatures: pass@1 is best at low ones, pass@k for large k at higher ones (Chen et al.
+/// 2021, section 3.3).
+pub fn temperatures(records: &[EvaluationRecord]) {
+    let share = |interval: &Interval| {
+        let Interval { estimate, low, high, .. } = interval.scaled(100.0);
+        format!("{estimate:.1} % [{low:.1}, {high:.1}]")
+    };
+    let header =
+        ["temperature", "checkpoint", "samples", "pass@1", "pass@10", "solved once", "valid syntax", "collapsed"];
+    let mut rows = vec![words(header)];
+    for record in records {
+        for result in [&record.before, &record.after] {
+            rows.push(vec![
+                record.protocol.temperature.to_string(),
+                result.name.clone(),
+                record.protocol.samples.to_string(),
+                share(&result.pass_at_1),
+                result.pass_at_10.as_ref().map_or("–".into(), share),
+                format!("{} of {}", result.solved_once, result.tasks.len()),
+                percent(result.syntax_valid.estimate),
+                percent(result.collapsed.estimate),
+            ]);
+        }
+    }
+    table("temperatures", &rows);
+}
+
 /// Samples made elsewhere.
 pub fn judged(judged: &Judged) -> Result<()> {
     let result = &judged.result;
@@ -190,7 +217,8 @@ pub fn decisions(decisions: &Decisions) -> Result<()> {
     }
     table("decisions", &rows);
     for decision in &decisions.record.decisions {
-        println!("   {}: {}", decision.gate.name, decision.action);
+        let needed = decision.still_needed().map_or(String::new(), |needed| format!(". {needed}"));
+        println!("   {}: {}{needed}", decision.gate.name, decision.action);
     }
     println!();
     Ok(())

@@ -53,6 +53,9 @@ pub struct Decision {
     /// Observations beyond those made that would settle an inconclusive verdict, if the estimate stays; absent when no
     /// number would.
     pub more_needed: Option<usize>,
+    /// What is observed, in the plural: `tasks`, `samples`, ….
+    #[serde(default)]
+    pub unit: String,
     /// What follows, from the gate.
     pub action: String,
     /// The file the metric was read from.
@@ -60,6 +63,25 @@ pub struct Decision {
     /// A person's word on it; survives re-runs.
     #[serde(default)]
     pub remark: Option<Remark>,
+}
+
+impl Decision {
+    /// What would settle an inconclusive verdict, as a sentence; nothing for the others.
+    pub fn still_needed(&self) -> Option<String> {
+        if self.verdict != Verdict::Inconclusive {
+            return None;
+        }
+        let exact = self.value.low == self.value.high;
+        let unit = if self.unit.is_empty() { "observations" } else { &self.unit };
+        Some(match self.more_needed {
+            Some(more) if exact => format!("{more} more {unit} are needed."),
+            Some(more) => {
+                format!("About {more} more {unit} beside the {} would settle it if the estimate stays.", self.value.n)
+            }
+            None if exact => "It lies between the two thresholds: a person must choose.".into(),
+            None => format!("More {unit} alone would not settle it: the estimate lies between the two thresholds."),
+        })
+    }
 }
 
 /// The judgement of a gate.
@@ -124,9 +146,11 @@ pub fn judge(gate: &GateConfig, value: &Interval) -> (Verdict, Option<usize>) {
     if high < failing {
         return (Verdict::Fail, None);
     }
+    let whole = |number: f64| number == number.trunc();
     let more = if low == high {
-        // A count: what is missing is the difference.
-        Some((threshold - estimate).ceil() as usize)
+        // Of a count that must be large the difference is missing; another number does not change by looking again.
+        let counted = gate.rule == Rule::AtLeast && whole(estimate) && whole(threshold);
+        counted.then_some((threshold - estimate) as usize)
     } else {
         // An interval shrinks with the square root of the observations. Between the two thresholds nothing settles it.
         let (distance, half) = if estimate >= threshold {
@@ -137,7 +161,8 @@ pub fn judge(gate: &GateConfig, value: &Interval) -> (Verdict, Option<usize>) {
         let needed = value.n as f64 * (half / distance).powi(2);
         (distance > 0.0 && needed.is_finite())
             .then(|| needed.ceil() as usize)
-            .map(|needed| needed.saturating_sub(value.n))
+            // Where the interval touches the threshold already, one more may do.
+            .map(|needed| needed.saturating_sub(value.n).max(1))
     };
     (Verdict::Inconclusive, more)
 }
@@ -171,6 +196,8 @@ mod tests {
         assert_eq!(verdict(499.0), (Verdict::Inconclusive, Some(1)));
         assert_eq!(verdict(400.0), (Verdict::Inconclusive, Some(100)));
         assert_eq!(verdict(399.0), (Verdict::Fail, None));
+        let loss = self::gate(Rule::AtLeast, 0.05, Some(0.0));
+        assert_eq!(judge(&loss, &Interval::exact(0.04)), (Verdict::Inconclusive, None), "a loss is no count");
     }
 
     #[test]
@@ -182,6 +209,7 @@ mod tests {
         assert_eq!(judge(&at_least, &interval(0.4, 0.6, 0.8, 100)), (Verdict::Inconclusive, Some(300)));
         assert_eq!(judge(&at_least, &interval(0.2, 0.4, 0.6, 100)), (Verdict::Inconclusive, Some(300)));
         assert_eq!(judge(&at_least, &interval(0.4, 0.5, 0.6, 100)), (Verdict::Inconclusive, None));
+        assert_eq!(judge(&at_least, &interval(0.3, 0.4, 0.5, 100)), (Verdict::Inconclusive, Some(1)), "it touches");
         let partial = gate(Rule::AtLeast, 5.0, Some(1.0));
         assert_eq!(judge(&partial, &interval(2.0, 3.0, 4.0, 400)), (Verdict::Inconclusive, None), "between the two");
         let at_most = gate(Rule::AtMost, 0.05, Some(0.1));
@@ -198,6 +226,7 @@ mod tests {
             value: Interval::exact(1.0),
             verdict,
             more_needed: None,
+            unit: String::new(),
             action: String::new(),
             evidence: Evidence { file: String::new(), sha256: String::new() },
             remark: None,

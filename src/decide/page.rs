@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::decide::{DecisionRecord, Remark, Verdict};
+use crate::decide::{DecisionRecord, Remark};
 use crate::experiment::Rule;
 
 const NAME: &str = "- Name:";
@@ -44,11 +44,8 @@ pub fn render(record: &DecisionRecord) -> String {
             rule(gate.rule, gate.threshold),
             gate.reason
         );
-        if let (Verdict::Inconclusive, needed) = (decision.verdict, decision.more_needed) {
-            let text = needed.map_or("More observations alone would not settle it.".into(), |n| {
-                format!("About {n} more observations would settle it if the estimate stays.")
-            });
-            let _ = writeln!(page, "{text}");
+        if let Some(needed) = decision.still_needed() {
+            let _ = writeln!(page, "{needed}");
         }
         let _ = writeln!(page, "\nEvidence: `{}`, SHA-256 `{}`.\n", decision.evidence.file, decision.evidence.sha256);
         page.push_str(&room(decision.remark.as_ref()));
@@ -117,7 +114,7 @@ fn cell(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::bench::pass_at_k::Interval;
-    use crate::decide::{Decision, Evidence};
+    use crate::decide::{Decision, Evidence, Verdict};
     use crate::experiment::GateConfig;
 
     fn record(gates: &[&str]) -> DecisionRecord {
@@ -135,6 +132,7 @@ mod tests {
             value: Interval { estimate: 0.03, low: 0.0100001, high: 0.07, n: 100 },
             verdict: Verdict::Inconclusive,
             more_needed: Some(300),
+            unit: "samples".into(),
             action: "collect more".into(),
             evidence: Evidence { file: "figures/records/data.json".into(), sha256: "ab".into() },
             remark: None,
@@ -172,9 +170,14 @@ mod tests {
     #[test]
     fn the_page_says_what_was_judged() {
         let page = render(&record(&["no collapse"]));
-        for part in
-            ["0.03 [0.01, 0.07]", "at most 0.05", "**inconclusive**", "About 300 more", "SHA-256 `ab`", "because."]
-        {
+        for part in [
+            "0.03 [0.01, 0.07]",
+            "at most 0.05",
+            "**inconclusive**",
+            "About 300 more samples beside the 100",
+            "SHA-256 `ab`",
+            "because.",
+        ] {
             assert!(page.contains(part), "{part} is missing from\n{page}");
         }
     }

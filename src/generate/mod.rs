@@ -97,6 +97,19 @@ pub struct Completion {
     pub log_likelihood: f64,
 }
 
+impl Completion {
+    /// Mean of ln p over the tokens, in nats per token: by it completions of different lengths are ranked (Chen et al. 2021,
+    /// section 3.3). −∞ when nothing was written.
+    pub fn mean_log_likelihood(&self) -> f64 {
+        mean_log_likelihood(self.log_likelihood, self.tokens.len())
+    }
+}
+
+/// See [`Completion::mean_log_likelihood`].
+pub(crate) fn mean_log_likelihood(sum: f64, tokens: usize) -> f64 {
+    if tokens == 0 { f64::NEG_INFINITY } else { sum / tokens as f64 }
+}
+
 /// How fast completions were written.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speed {

@@ -107,7 +107,8 @@ fn decide(
         Verdict::Inconclusive => format!("look closer before choosing between: {}; {}", gate.on_pass, gate.on_fail),
     };
     let remark = remarks.remove(&gate.name);
-    Ok(Decision { gate: gate.clone(), value, verdict, more_needed, action, evidence: evidence.clone(), remark })
+    let (gate, unit, evidence) = (gate.clone(), unit(record, &value), evidence.clone());
+    Ok(Decision { gate, value, verdict, more_needed, unit, action, evidence, remark })
 }
 
 /// A record's JSON and its digest; it must be this experiment's.
@@ -131,6 +132,13 @@ fn open(exp: &Experiment, name: &str) -> Result<(Value, Evidence)> {
     }
     let shown = file.strip_prefix(&exp.root).unwrap_or(&file).display().to_string();
     Ok((record, Evidence { file: shown, sha256: sha256(bytes) }))
+}
+
+/// What `value` counts: intervals over tasks have as many observations as the benchmark has tasks, others one for each
+/// sample.
+fn unit(record: &Value, value: &Interval) -> String {
+    let tasks = record["after"]["tasks"].as_array().map(Vec::len);
+    if tasks == Some(value.n) { "tasks" } else { "samples" }.into()
 }
 
 /// Metrics that are computed from a record rather than written in it.

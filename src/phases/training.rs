@@ -199,7 +199,7 @@ fn generated_check(
     if tasks.is_empty() {
         return Ok(None);
     }
-    let config = BenchConfig { samples: 1, temperature: 0.0, ..exp.config.bench.clone() };
+    let config = BenchConfig { samples: 1, best_of: 1, temperature: 0.0, ..exp.config.bench.clone() };
     let progress = Progress::new("generated check", tasks.len());
     let log = AttemptLog::in_memory();
     let found = attempts(model, tokenizer, tasks, &config, exp.config.seed, sandbox, log, &progress)?.attempts;

@@ -181,6 +181,7 @@ fn sampling(exp: &Experiment, samples: usize) -> BenchConfig {
         top_k: 40,
         top_p: 1.0,
         max_new_tokens: 100,
+        best_of: 1,
         template: "bare".into(),
         adapter: None,
         ..exp.config.bench.clone()

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use codelora::bench::collapse::shape;
-use codelora::bench::extract::body;
 use codelora::bench::report::{self, CheckpointResult, compare};
 use codelora::bench::run::{Attempt, AttemptLog, Measured, attempts, replay};
 use codelora::bench::self_test::self_test;
 use codelora::bench::{samples, tasks};
-use codelora::data::embedded;
 use codelora::data::task::Task;
 use codelora::experiment::{BenchConfig, Experiment};
+use codelora::generate::{Finish, Request, Speed, generate};
 use codelora::model::config::ArchConfig;
 use codelora::model::init::init;
 use codelora::model::transformer::Transformer;
@@ -22,6 +21,8 @@ use codelora::progress::Progress;
 use codelora::sandbox::{Limits, Outcome, Sandbox};
 use codelora::seed::rng;
 use codelora::tokenizer::Tokenizer;
+
+use crate::collapse_calibration::human_tasks;
 
 fn benchmark() -> Vec<Task> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/benchmarks/simple20.jsonl");
@@ -62,12 +63,13 @@ fn config(samples: usize) -> BenchConfig {
         min_p: 0.0,
         repetition_penalty: 1.0,
         stop: Vec::new(),
+        best_of: 1,
         v1_draws: 5,
     }
 }
 
 /// Attempts without what differs between runs: times, and the last bits of numbers that went through JSON.
-fn untimed(attempts: &[Attempt]) -> Vec<Attempt> {
+pub fn untimed(attempts: &[Attempt]) -> Vec<Attempt> {
     let untimed = |attempt: &Attempt| {
         let mut attempt = Attempt { seconds: 0.0, log_likelihood: 0.0, ..attempt.clone() };
         (attempt.shape.distinct_4, attempt.shape.whitespace) = (0.0, 0.0);
@@ -163,11 +165,80 @@ fn greedy_samples_are_one_sample() {
     assert!(run.unwrap_err().to_string().contains("samples = 1"));
 }
 
+#[test]
+fn of_several_candidates_the_likeliest_is_the_sample() {
+    let (model, tokenizer) = random_model(1, 48);
+    let (tasks, sandbox) = (&benchmark()[..3], sandbox());
+    let measure = |config: &BenchConfig| {
+        let progress = Progress::new("attempts", tasks.len() * config.samples);
+        attempts(&model, &tokenizer, tasks, config, 5, &sandbox, AttemptLog::in_memory(), &progress).unwrap().attempts
+    };
+    let chosen = measure(&BenchConfig { best_of: 4, ..config(2) });
+    assert_eq!(chosen.len(), 6);
+    let sampling = tasks::sampling(&config(2), 5);
+    for attempt in &chosen {
+        let task = tasks.iter().find(|task| task.id == attempt.task).unwrap();
+        let keys = (0..4).map(|n| match n {
+            0 => format!("{}#{}", task.id, attempt.sample),
+            n => format!("{}#{}.{n}", task.id, attempt.sample),
+        });
+        let requests: Vec<_> = keys.map(|key| Request { key, prompt: task.prompt.clone() }).collect();
+        let candidates =
+            generate(&model, &tokenizer, &requests, &sampling, &Progress::new("candidates", requests.len())).unwrap();
+        let most = candidates.iter().map(|c| c.log_likelihood / c.tokens.len() as f64).fold(f64::MIN, f64::max);
+        assert!((attempt.log_likelihood / attempt.tokens as f64 - most).abs() < 1e-4, "{}", attempt.task);
+        assert!(candidates.iter().any(|candidate| candidate.text == attempt.completion));
+    }
+    let (alone, mean) = (measure(&config(2)), |a: &Attempt| a.log_likelihood / a.tokens as f64);
+    assert!(chosen.iter().zip(&alone).all(|(chosen, alone)| mean(chosen) >= mean(alone) - 1e-4), "more is never less");
+    assert!(chosen.iter().zip(&alone).any(|(chosen, alone)| chosen.completion != alone.completion));
+    for (best_of, temperature) in [(0, 0.8), (2, 0.0)] {
+        let config = BenchConfig { best_of, temperature, ..config(1) };
+        let progress = Progress::new("attempts", 3);
+        let run = attempts(&model, &tokenizer, tasks, &config, 5, &sandbox, AttemptLog::in_memory(), &progress);
+        assert!(run.unwrap_err().to_string().contains("best_of"));
+    }
+}
+
+#[test]
+fn the_likeliest_samples_rate_is_of_one_sample_a_task() {
+    let (tasks, shape) = (&benchmark()[..2], shape("", ""));
+    let attempt = |task: usize, sample, log_likelihood, tokens, outcome| Attempt {
+        task: tasks[task].id.clone(),
+        sample,
+        completion: String::new(),
+        body: String::new(),
+        tokens,
+        finish: Finish::EndOfSequence,
+        log_likelihood,
+        outcome,
+        message: String::new(),
+        tests_passed: 0,
+        tests: 1,
+        seconds: 0.0,
+        shape,
+    };
+    let measured = |attempts| Measured { attempts, speed: Speed { tokens: 0, seconds: 0.0 }, seconds: 0.0 };
+    let likeliest = |attempts| CheckpointResult::new("x", tasks, &measured(attempts), 5).pass_at_1_likeliest;
+    let found = likeliest(vec![
+        attempt(0, 0, -4.0, 2, Outcome::WrongAnswer),
+        attempt(0, 1, -5.0, 10, Outcome::Passed), // less likely as a whole, likelier by the token
+        attempt(1, 0, -1.0, 10, Outcome::WrongAnswer),
+        attempt(1, 1, -2.0, 10, Outcome::Passed),
+    ]);
+    assert_eq!(found.unwrap().estimate, 0.5);
+    let one = vec![attempt(0, 0, -4.0, 2, Outcome::Passed), attempt(1, 0, -4.0, 2, Outcome::Passed)];
+    assert!(likeliest(one).is_none(), "one sample is no choice");
+    let foreign = (0..2).flat_map(|task| (0..2).map(move |sample| (task, sample)));
+    let foreign = foreign.map(|(task, sample)| attempt(task, sample, 0.0, 0, Outcome::Passed)).collect();
+    assert!(likeliest(foreign).is_none(), "nothing is known of samples made elsewhere");
+}
+
 const GATE: &str = "[[gate]]\nname = \"solves\"\nmetric = \"evaluation.after.expected_solved\"\nrule = \"at_least\"\n\
                     threshold = 5\nreason = \"r\"\non_pass = \"p\"\non_fail = \"f\"\n";
 
 /// A folder with an experiment, a small random base and an adapter whose updates are not zero.
-fn small_experiment() -> (tempfile::TempDir, Experiment) {
+pub fn small_experiment() -> (tempfile::TempDir, Experiment) {
     let folder = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::write(folder.path().join("Cargo.toml"), "").unwrap();
@@ -240,87 +311,6 @@ fn the_phase_measures_reopens_and_refuses_what_it_was_not_made_with() {
     assert!(error.contains("--force"), "{error}");
 }
 
-/// The program itself, on the small experiment.
-#[cfg(feature = "cli")]
-fn bench(exp: &Experiment, arguments: &[&str]) -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_codelora"));
-    command.arg("bench").arg("--experiment").arg(&exp.file).args(arguments).stdout(std::process::Stdio::piped());
-    command
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn a_killed_run_goes_on_where_it_was() {
-    let (folder, exp) = small_experiment();
-    let arguments = ["--samples", "40", "--v1-draws", "0"];
-    // Other settings than the file's have a folder of their own, named by what differs.
-    let own = exp.run_file("bench/samples40-draws0");
-    let log = own.join("attempts-before.jsonl");
-    let lines = || fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_string).collect::<Vec<_>>();
-    let mut child = bench(&exp, &arguments).spawn().unwrap();
-    while lines().len() < 20 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let made = lines();
-    assert!(made.len() < 200 && !own.join("records/evaluation.json").exists(), "{} attempts", made.len());
-    let output = bench(&exp, &arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let whole = lines();
-    assert_eq!(whole.len(), 200);
-    // Times differ from run to run: attempts that still have theirs were not made again. The last line may have been torn.
-    assert!(made[..made.len() - 1].iter().all(|line| whole.contains(line)), "an attempt was made twice");
-    let other = folder.path().join("other");
-    let output = bench(&exp, &arguments).arg("--output").arg(&other).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for name in ["attempts-before.jsonl", "attempts-after.jsonl"] {
-        let read = |folder: &Path| untimed(&codelora::artifact::read_jsonl::<Attempt>(&folder.join(name)).unwrap());
-        assert_eq!(read(&own), read(&other), "{name}");
-    }
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn the_protocol_the_report_and_foreign_samples_have_their_flags() {
-    let (folder, exp) = small_experiment();
-    let run = |arguments: &[&str]| {
-        let output = bench(&exp, arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let said = run(&["--protocol", "v1", "--v1-draws", "1", "--report", "--write-samples"]);
-    let own = exp.run_file("bench/v1-draws1");
-    for file in ["report.html", "report.md", "samples-before.jsonl", "samples-after-evalplus.jsonl"] {
-        assert!(own.join(file).is_file() && said.contains(file), "{file}: {said}");
-    }
-    let record: report::EvaluationRecord = codelora::artifact::read_json(&own.join("records/evaluation.json")).unwrap();
-    let protocol = &record.protocol;
-    assert_eq!((protocol.samples, protocol.temperature, protocol.top_k), (1, 0.8, 40));
-    assert_eq!((protocol.max_new_tokens, protocol.template.as_str()), (100, "few_shot"));
-    let page = fs::read_to_string(own.join("report.md")).unwrap();
-    assert!(
-        page.contains("Protocol: template few_shot, 1 samples a task, temperature 0.8, at most 100 tokens"),
-        "{page}"
-    );
-
-    // What was written for others is judged as it was here.
-    let samples = own.join("samples-after-evalplus.jsonl");
-    let said = run(&["--judge", samples.to_str().unwrap()]);
-    assert!(said.contains("pass@1") && said.contains("samples-after-evalplus"), "{said}");
-    let judged = exp.run_file("bench/judged-samples-after-evalplus/attempts.jsonl");
-    let judged: Vec<Attempt> = codelora::artifact::read_jsonl(&judged).unwrap();
-    let after: Vec<Attempt> = codelora::artifact::read_jsonl(&own.join("attempts-after.jsonl")).unwrap();
-    let verdicts = |attempts: &[Attempt]| attempts.iter().map(|a| a.outcome == Outcome::Passed).collect::<Vec<_>>();
-    assert_eq!(verdicts(&judged), verdicts(&after));
-
-    let nowhere = folder.path().join("none.jsonl");
-    fs::write(&nowhere, "").unwrap();
-    let output = bench(&exp, &["--judge", nowhere.to_str().unwrap()]).output().unwrap();
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no sample in the file"));
-}
-
 #[test]
 fn samples_go_out_and_come_back() {
     let tasks = benchmark();
@@ -336,43 +326,6 @@ fn samples_go_out_and_come_back() {
     fs::write(&ours, "{\"task_id\": \"HumanEval/999\", \"completion\": \"\"}\n").unwrap();
     let error = samples::read(&ours, &tasks).unwrap_err().to_string();
     assert!(error.contains(":1: there is no task"), "{error}");
-}
-
-/// Our own rows always, the public ones where they are.
-fn human_tasks() -> Vec<Task> {
-    let mut tasks = benchmark();
-    tasks.extend(embedded::other40().unwrap());
-    let mut texts = vec![embedded::humaneval().to_string(), embedded::mbpp().to_string()];
-    match std::env::var_os("CODELORA_EXTERNAL").map(PathBuf::from) {
-        Some(folder) => {
-            texts.extend(["HumanEval.jsonl", "mbpp.jsonl"].map(|name| fs::read_to_string(folder.join(name)).unwrap()));
-        }
-        None => println!("CODELORA_EXTERNAL is not set: only our own solutions are tried"),
-    }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    for text in texts {
-        fs::write(file.path(), text).unwrap();
-        tasks.extend(tasks::load(file.path()).unwrap());
-    }
-    tasks
-}
-
-#[test]
-fn no_human_solution_is_called_collapsed_and_none_is_cut() {
-    let tasks = human_tasks();
-    let alarms: Vec<&str> =
-        tasks.iter().filter(|t| shape(&t.solution, &t.solution).collapsed).map(|t| t.id.as_str()).collect();
-    let trivial: Vec<&str> =
-        tasks.iter().filter(|t| !shape("", &t.solution).non_trivial).map(|t| t.id.as_str()).collect();
-    let cut: Vec<&str> = tasks
-        .iter()
-        .filter(|t| body(&t.prompt, &t.solution).trim_end() != t.solution.trim_end())
-        .map(|t| t.id.as_str())
-        .collect();
-    println!("{} solutions: {alarms:?} called collapsed, {trivial:?} trivial, {cut:?} cut", tasks.len());
-    assert!(alarms.is_empty(), "{alarms:?}");
-    assert!(trivial.is_empty(), "{trivial:?}");
-    assert!(cut.is_empty(), "{cut:?}");
 }
 
 #[test]
@@ -403,9 +356,7 @@ fn speed_with_the_shape_of_the_shipped_base() {
     // A random model leaves the function at once; without stops every sample is as long as it can be.
     let requests: Vec<_> = tasks
         .iter()
-        .flat_map(|task| {
-            (0..20).map(|i| codelora::generate::Request { key: format!("{i}"), prompt: task.prompt.clone() })
-        })
+        .flat_map(|task| (0..20).map(|i| Request { key: format!("{i}"), prompt: task.prompt.clone() }))
         .collect();
     let sampling = codelora::generate::Sampling { stop_at_dedent: false, ..tasks::sampling(&config, 5) };
     let speed = codelora::generate::stream(&model, &tokenizer, &requests, &sampling, |_, _| Ok(())).unwrap();

@@ -1,8 +1,11 @@
 //! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
 
 mod base_import;
+#[cfg(feature = "cli")]
+mod bench_cli;
 mod bench_harness;
 mod cli;
+mod collapse_calibration;
 mod data_phase;
 #[cfg(feature = "cli")]
 mod fetch;

@@ -4,7 +4,7 @@
 //! 9 then and only then: a pass is a breach.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,10 @@ attacks! {
     reads_passwd_by_link: WrongAnswer => "def f(x): return attempt(lambda: (os.symlink('/etc/passwd', 'link'), open('link').read()))";
     reads_proc: WrongAnswer => "def f(x): return max(attempt(lambda: open(p).read()) for p in ('/proc/self/environ', '/proc/self/maps', '/proc/1/cmdline', '/proc/%d/mem' % os.getppid()))";
     lists_proc: WrongAnswer => "def f(x): return attempt(lambda: os.listdir('/proc/self/fd'))";
+    reads_home: WrongAnswer => &format!("def f(x): return attempt(lambda: open({:?}).read())", file_at_home());
+    sees_environment: WrongAnswer => "def f(x):\n    libc = ctypes.CDLL(None)\n    libc.getenv.restype = ctypes.c_char_p\n    return 9 if any(n in os.environ or libc.getenv(n.encode()) for n in ('PATH', 'HOME', 'USER', 'CARGO_MANIFEST_DIR')) else 0";
+    writes_outside: WrongAnswer => "def f(x): return max(attempt(lambda: open(p, 'w')) for p in ('/x', '/tmp/x', '/dev/shm/x', '/etc/x', '../x', '/proc/self/comm'))";
+    connects: WrongAnswer => "def f(x): return max(attempt(lambda: socket.create_connection((a, 80), 0.2)) for a in ('127.0.0.1', '::1', '1.1.1.1'))";
     walks_up: WrongAnswer => "def f(x):\n    return max(attempt(lambda: open('../' * n + 'etc/passwd').read()) for n in range(9))";
     signals_parent: WrongAnswer => "def f(x): return max(attempt(lambda: os.kill(p, n)) for p in (os.getppid(), -1, 0, 1) for n in (0, 9, 15))";
     signals_by_descriptor: WrongAnswer => "import fcntl\ndef f(x): return attempt(lambda: fcntl.fcntl(0, 8, os.getppid()))";
@@ -126,6 +130,7 @@ attacks! {
     fakes_assertion: Exception(_) => "def f(x): raise AssertionError";
     breaks_its_own_driver: Exception(_) | WrongAnswer =>
         "def f(x):\n    frame = sys._getframe()\n    while frame:\n        for n in list(frame.f_globals): frame.f_globals[n] = lambda *a, **k: 9\n        frame = frame.f_back";
+    finds_tests_in_frames: WrongAnswer => "def f(x):\n    import traceback\n    frames = list(sys._current_frames().values()) + [o for o in gc.get_objects() if type(o) is type(sys._getframe())]\n    try: raise ValueError\n    except ValueError as e: frames += [t[0] for t in traceback.walk_tb(e.__traceback__)] + [t[0] for t in traceback.walk_stack(None)]\n    for frame in frames:\n        while frame:\n            held = [*frame.f_code.co_consts, *frame.f_locals.values(), *frame.f_globals.values()]\n            if 'nonce' in frame.f_locals or any('ass{} f(3)'.format('ert') in repr(v) for v in held if isinstance(v, (str, list, dict))): return 9\n            frame = frame.f_back\n    return 0";
     finds_tests_in_memory: WrongAnswer => "def f(x):\n    texts = [o for o in gc.get_objects() if isinstance(o, (dict, list))]\n    seen = set()\n    while texts:\n        o = texts.pop()\n        if id(o) in seen: continue\n        seen.add(id(o))\n        for v in list(o.values() if isinstance(o, dict) else o):\n            if isinstance(v, (dict, list)): texts.append(v)\n            if isinstance(v, str) and 'ass' + 'ert f(3)' in v or v == 'non' + 'ce_': return 9\n    return 0";
 }
 
@@ -223,6 +228,15 @@ fn the_code_cannot_bend_the_built_ins_of_the_tests() {
 }
 
 #[test]
+fn the_code_cannot_replace_the_helpers_of_the_tests() {
+    let mut program = program("def check(*a): pass\ndef f(x): return 0", &["check(f(3))"]);
+    program.setup = "def check(value):\n    assert value == 9\n".into();
+    assert_eq!(sandbox().run(&program).unwrap().outcome, WrongAnswer);
+    program.code = format!("{PRELUDE}def check(*a): pass\ndef f(x): return x * x\n");
+    assert_eq!(sandbox().run(&program).unwrap().outcome, Outcome::Passed);
+}
+
+#[test]
 fn a_raised_stop_iteration_does_not_shorten_the_tests() {
     let code = "def f(x): raise StopIteration";
     assert_eq!(
@@ -242,17 +256,20 @@ fn programs_do_not_see_each_other() {
     assert_eq!(execution.outcome, Outcome::Passed, "{execution:?}");
 }
 
+/// The folders above a Python in the home exist behind the wall too, as an empty shell: a file tells better.
+fn file_at_home() -> PathBuf {
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
+    let files = std::fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path());
+    files.filter(|path| path.is_file()).last().unwrap_or_else(|| "/etc/hostname".into())
+}
+
 /// What every combination of layers that is let run must keep off.
 fn holds(sandbox: &Sandbox) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let outside = std::env::temp_dir().join(format!("codelora-breach-{}", std::process::id()));
-    let home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
-    let here = env!("CARGO_MANIFEST_DIR");
-    // The folders above a Python in the home exist behind the wall too, as an empty shell: a file tells better.
-    let files = std::fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path());
-    let at_home = files.filter(|path| path.is_file()).last().unwrap_or_else(|| "/etc/hostname".into());
+    let (here, at_home) = (env!("CARGO_MANIFEST_DIR"), file_at_home());
     for action in [
         format!("socket.create_connection(('127.0.0.1', {}))", address.port()),
         format!("open({outside:?}, 'w')"),

@@ -60,6 +60,9 @@ pub struct Protocol {
     /// Strings that end a completion, besides the end of the function.
     #[serde(default)]
     pub stop: Vec<String>,
+    /// Candidates behind every sample, of which the likeliest was taken; 1 means no choice.
+    #[serde(default = "single")]
+    pub best_of: usize,
     /// Most tokens in a completion.
     pub max_new_tokens: usize,
     /// The seed.
@@ -68,6 +71,10 @@ pub struct Protocol {
 
 fn one() -> f64 {
     1.0
+}
+
+fn single() -> usize {
+    1
 }
 
 /// One checkpoint on one benchmark.
@@ -83,6 +90,11 @@ pub struct CheckpointResult {
     pub pass_at_1: Interval,
     /// Mean over tasks of pass@10, likewise; absent with fewer than 10 samples a task.
     pub pass_at_10: Option<Interval>,
+    /// Mean over tasks of whether the sample with the highest mean ln p per token passes, likewise: what the model answers when
+    /// it may choose among its samples by its own likelihood (Chen et al. 2021, section 3.3). Absent with one sample a task,
+    /// or where the likelihoods are not known.
+    #[serde(default)]
+    pub pass_at_1_likeliest: Option<Interval>,
     /// Expected number of *these* tasks solved with one sample each, Σ c/n; Wilson's interval over attempts, which errs on the
     /// safe side.
     pub expected_solved: Interval,
@@ -172,7 +184,13 @@ pub struct Draw {
 pub struct ShapeSummary {
     /// Mean of the pieces covered by back-to-back repetition.
     pub repeated_pieces: f64,
-    /// Mean share of distinct character 4-grams.
+    /// Mean of the characters covered by back-to-back repetition inside a word.
+    #[serde(default)]
+    pub repeated_characters: f64,
+    /// Mean number of words that directly follow themselves.
+    #[serde(default)]
+    pub stuttered_words: f64,
+    /// Mean share of distinct 4-grams of words and signs.
     pub distinct_4: f64,
     /// Mean share of white space.
     pub whitespace: f64,

@@ -7,6 +7,7 @@ use crate::bench::report::{CheckpointResult, Comparison, Draw, Protocol, ShapeSu
 use crate::bench::run::{Attempt, Measured};
 use crate::data::task::Task;
 use crate::experiment::BenchConfig;
+use crate::generate::mean_log_likelihood;
 use crate::sandbox::Outcome;
 
 /// The name of an outcome in tables: `passed`, `wrong_answer`, `exception`, …
@@ -36,6 +37,7 @@ impl Protocol {
             min_p: config.min_p,
             repetition_penalty: config.repetition_penalty,
             stop: config.stop.clone(),
+            best_of: config.best_of,
             max_new_tokens: config.max_new_tokens,
             seed,
         }
@@ -59,6 +61,7 @@ impl CheckpointResult {
             attempts: attempts.len(),
             pass_at_1: rate(&tasks, 1, seed).unwrap_or(wilson(0, 0)),
             pass_at_10: rate(&tasks, 10, seed),
+            pass_at_1_likeliest: likeliest(&tasks, attempts, seed),
             expected_solved,
             solved_once: tasks.iter().filter(|task| task.c > 0).count(),
             outcomes: counts(attempts.iter().map(|attempt| outcome_name(&attempt.outcome))),
@@ -68,6 +71,8 @@ impl CheckpointResult {
             collapsed: share(&|a| a.outcome == Outcome::Collapsed),
             shape: ShapeSummary {
                 repeated_pieces: mean(&|a| a.shape.repeated_pieces as f64),
+                repeated_characters: mean(&|a| a.shape.repeated_characters as f64),
+                stuttered_words: mean(&|a| a.shape.stuttered_words as f64),
                 distinct_4: mean(&|a| a.shape.distinct_4),
                 whitespace: mean(&|a| a.shape.whitespace),
             },
@@ -99,6 +104,18 @@ impl TaskResult {
 fn rate(tasks: &[TaskResult], k: usize, seed: u64) -> Option<Interval> {
     let rates: Option<Vec<f64>> = tasks.iter().map(|task| pass_at_k(task.n, task.c, k)).collect();
     rates.map(|rates| task_bootstrap(&rates, seed))
+}
+
+/// Mean over tasks of whether the likeliest sample passes; `None` when there is nothing to choose or to choose by.
+fn likeliest(tasks: &[TaskResult], attempts: &[Attempt], seed: u64) -> Option<Interval> {
+    let mean = |attempt: &Attempt| mean_log_likelihood(attempt.log_likelihood, attempt.tokens);
+    let passes = |task: &TaskResult| {
+        // Of equals the first sample, whatever became of it.
+        let own = attempts.iter().rev().filter(|attempt| attempt.task == task.id && attempt.tokens > 0);
+        own.max_by(|a, b| mean(a).total_cmp(&mean(b))).map(|best| f64::from(u8::from(best.outcome == Outcome::Passed)))
+    };
+    let rates: Option<Vec<f64>> = tasks.iter().map(passes).collect();
+    rates.filter(|_| tasks.iter().any(|task| task.n > 1)).map(|rates| task_bootstrap(&rates, seed))
 }
 
 fn counts(names: impl Iterator<Item = &'static str>) -> BTreeMap<String, usize> {

@@ -15,6 +15,7 @@ pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
     let mut add = |name: &str, value: &dyn Fn(&CheckpointResult) -> String| rows.push(row(name, both.map(value)));
     add("pass@1", &|result| percent(&result.pass_at_1));
     add("pass@10", &|result| result.pass_at_10.as_ref().map_or("–".into(), percent));
+    add("pass@1 of the likeliest sample", &|result| result.pass_at_1_likeliest.as_ref().map_or("–".into(), percent));
     add("expected to solve with one sample", &|result| {
         let Interval { estimate, low, high, .. } = result.expected_solved;
         format!("{estimate:.1} of {} [{low:.1}, {high:.1}]", result.tasks.len())
@@ -23,6 +24,11 @@ pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
     add("valid syntax", &|result| percent(&result.syntax_valid));
     add("non-trivial body", &|result| percent(&result.non_trivial));
     add("collapsed", &|result| percent(&result.collapsed));
+    add("mean longest repetition: words and signs", &|result| format!("{:.1}", result.shape.repeated_pieces));
+    add("mean longest repetition: characters", &|result| format!("{:.1}", result.shape.repeated_characters));
+    add("words said twice in a row, a completion", &|result| format!("{:.2}", result.shape.stuttered_words));
+    add("distinct 4-grams", &|result| format!("{:.1} %", 100.0 * result.shape.distinct_4));
+    add("white space", &|result| format!("{:.1} %", 100.0 * result.shape.whitespace));
     let outcomes: std::collections::BTreeSet<&String> = both.iter().flat_map(|result| result.outcomes.keys()).collect();
     for outcome in outcomes {
         add(&format!("attempts: {outcome}"), &|result| result.outcomes.get(outcome).unwrap_or(&0).to_string());
@@ -78,6 +84,7 @@ pub(super) fn protocol_words(protocol: &Protocol) -> String {
         (*top_p != 1.0, format!("top-p {top_p}")),
         (protocol.min_p != 0.0, format!("min-p {}", protocol.min_p)),
         (protocol.repetition_penalty != 1.0, format!("repetition penalty {}", protocol.repetition_penalty)),
+        (protocol.best_of != 1, format!("each sample the likeliest of {}", protocol.best_of)),
         (!protocol.stop.is_empty(), format!("stops at {:?}", protocol.stop)),
     ];
     words.extend(filters.into_iter().filter(|(used, _)| *used).map(|(_, filter)| filter));

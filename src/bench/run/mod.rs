@@ -69,11 +69,12 @@ pub struct Measured {
 }
 
 /// Draws `config.samples` completions of every task and runs them. With the same seed, every (task, sample) is the same in
-/// any order and any batch. Attempts that `log` holds are not made again.
+/// any order and any batch. Attempts that `log` holds are not made again. Where the configuration says `best_of` > 1, each
+/// sample is the likeliest of as many candidates, chosen before anything is run: no test has a say in it.
 ///
 /// # Errors
-/// [`Error::Invalid`] for an unknown template, impossible sampling settings or several greedy samples; whatever the model,
-/// the sandbox and the log return.
+/// [`Error::Invalid`] for an unknown template, impossible sampling settings or several greedy samples or candidates;
+/// whatever the model, the sandbox and the log return.
 #[allow(clippy::too_many_arguments)]
 pub fn attempts(
     model: &Transformer,
@@ -86,10 +87,14 @@ pub fn attempts(
     progress: &Progress,
 ) -> Result<Measured> {
     let start = Instant::now();
-    if config.temperature == 0.0 && config.samples > 1 {
+    let drawn = config.samples * config.best_of;
+    if config.best_of == 0 {
+        return Err(Error::invalid("the likeliest of no candidates", "set best_of to 1 or more"));
+    }
+    if config.temperature == 0.0 && drawn > 1 {
         return Err(Error::invalid(
-            format!("{} greedy samples of a task are one sample {} times over", config.samples, config.samples),
-            "set samples = 1, or a temperature above 0",
+            format!("{drawn} greedy samples of a task are one sample {drawn} times over"),
+            "set samples = 1 and best_of = 1, or a temperature above 0",
         ));
     }
     let template = Template::named(&config.template)?;
@@ -97,7 +102,11 @@ pub fn attempts(
     for task in tasks {
         for sample in (0..config.samples).filter(|sample| !log.holds(&task.id, *sample)) {
             jobs.push((task, sample));
-            requests.push(Request { key: format!("{}#{sample}", task.id), prompt: template.render(task) });
+            requests.extend((0..config.best_of).map(|candidate| {
+                // The first candidate is the sample that is drawn when there is no choice.
+                let number = if candidate == 0 { String::new() } else { format!(".{candidate}") };
+                Request { key: format!("{}#{sample}{number}", task.id), prompt: template.render(task) }
+            }));
         }
     }
     progress.add(tasks.len() * config.samples - jobs.len());
@@ -121,12 +130,20 @@ pub fn attempts(
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(work);
         }
+        let mut candidates: BTreeMap<usize, BTreeMap<usize, Completion>> = BTreeMap::new();
         let speed = stream(model, tokenizer, &requests, &sampling(config, seed), |index, completion| {
             if let Some(error) = lock(&failure).take() {
                 return Err(error);
             }
-            // The receiver outlives this scope, so sending cannot fail.
-            drop(sender.send((index, completion)));
+            let job = index / config.best_of;
+            let of_job = candidates.entry(job).or_default();
+            of_job.insert(index % config.best_of, completion);
+            if of_job.len() == config.best_of
+                && let Some(likeliest) = candidates.remove(&job).and_then(likeliest)
+            {
+                // The receiver outlives this scope, so sending cannot fail.
+                drop(sender.send((job, likeliest)));
+            }
             Ok(())
         });
         drop(sender);
@@ -207,6 +224,12 @@ pub fn judge(task: &Task, sample: usize, completion: Completion, sandbox: &Sandb
         attempt.outcome = Outcome::Collapsed;
     }
     Ok(attempt)
+}
+
+/// The candidate with the highest mean ln p per token; of equals the first.
+fn likeliest(candidates: BTreeMap<usize, Completion>) -> Option<Completion> {
+    let better = |a: &Completion, b: &Completion| a.mean_log_likelihood().total_cmp(&b.mean_log_likelihood());
+    candidates.into_values().rev().max_by(better)
 }
 
 fn next(receiver: &Mutex<Receiver<(usize, Completion)>>) -> Option<(usize, Completion)> {
