@@ -294,6 +294,10 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Largest global gradient norm.
     pub clip: f64,
+    /// Share of the steps, the last ones, over which the weights are averaged, in [0, 1): what is evaluated and left behind is
+    /// then their mean. 0 averages nothing.
+    #[serde(default, skip_serializing_if = "is::<0>")]
+    pub average_last: f64,
 }
 
 /// The learning rate after warm-up.
@@ -364,6 +368,9 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest global gradient norm.
     pub clip: f64,
+    /// Share of the steps, the last ones, over which the adapter is averaged, in [0, 1); 0 averages nothing.
+    #[serde(default, skip_serializing_if = "is::<0>")]
+    pub average_last: f64,
     /// Label smoothing ε.
     pub label_smoothing: f64,
     /// Steps between evaluations and checkpoints.

@@ -21,7 +21,7 @@ use crate::sandbox::{Limits, Outcome, Sandbox};
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
 use crate::train::batch::{SampleBatches, encode};
-use crate::train::job::{FixedSets, Job, Keep};
+use crate::train::job::{FixedSets, Job, Keep, check_settings};
 use crate::train::metrics::{GeneratedCheck, TrainingRecord};
 use crate::train::optimizer::Betas;
 use crate::train::trainer::fit;
@@ -58,7 +58,7 @@ const COLLAPSE_ALARM: f64 = 0.5;
 /// Those of phases 1 and 2 and of [`fit`]; [`Error::Mismatch`] when the record or the state there belongs to another
 /// experiment, base or train split (remedy: `--force`).
 pub fn run(exp: &Experiment) -> Result<Training> {
-    check(&exp.config.train)?;
+    check_settings("train", &optimizer(&exp.config.train), exp.config.train.label_smoothing)?;
     // Only what belongs to this phase is made anew under `force`.
     let reuse = exp.clone().forced(false);
     // The adapter first: an impossible one is refused before minutes are spent on samples.
@@ -106,25 +106,6 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     adapter.save_peft(&exp.run_file("adapter"), &base_digest)?;
     artifact::write_json(&record_file, &record)?;
     Ok(Training { model, adapter, tokenizer, record })
-}
-
-/// # Errors
-/// [`Error::Invalid`] that names the first setting with which nothing can be learned.
-fn check(config: &TrainConfig) -> Result<()> {
-    let positive = |value: f64| value.is_finite() && value > 0.0;
-    let faults = [
-        ("steps", config.steps as f64, config.steps > 0, "at least 1"),
-        ("lr", config.lr, positive(config.lr), "above 0"),
-        ("clip", config.clip, positive(config.clip), "above 0"),
-        ("weight_decay", config.weight_decay, (0.0..1.0).contains(&config.weight_decay), "in [0, 1)"),
-        ("label_smoothing", config.label_smoothing, (0.0..1.0).contains(&config.label_smoothing), "in [0, 1)"),
-    ];
-    match faults.into_iter().find(|(_, _, holds, _)| !holds) {
-        None => Ok(()),
-        Some((name, value, _, wanted)) => {
-            Err(Error::invalid(format!("{name} = {value} in [train]"), format!("choose a value {wanted}")))
-        }
-    }
 }
 
 /// The samples to train on and to validate on: phase 1's, or the files that the experiment names instead.
@@ -178,6 +159,7 @@ fn optimizer(config: &TrainConfig) -> OptimizerConfig {
         schedule: config.schedule,
         weight_decay: config.weight_decay,
         clip: config.clip,
+        average_last: config.average_last,
     }
 }
 

@@ -170,6 +170,7 @@ fn optimizer(steps: usize) -> OptimizerConfig {
         schedule: Schedule::Cosine,
         weight_decay: 0.1,
         clip: 1.0,
+        average_last: 0.0,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::experiment::OptimizerConfig;
+use crate::train::average::average_start;
 use crate::train::batch::Batch;
 use crate::train::optimizer::Betas;
 use crate::train::schedule::decay_start;
@@ -97,13 +98,36 @@ pub struct FixedSets {
     pub tokens_per_byte: Option<f64>,
 }
 
+/// Refuses settings with which nothing can be learned; `section` is where they stand in the experiment file.
+///
+/// # Errors
+/// [`Error::Invalid`] that names the first.
+pub fn check_settings(section: &str, optimizer: &OptimizerConfig, label_smoothing: f64) -> Result<()> {
+    let positive = |value: f64| value.is_finite() && value > 0.0;
+    let share = |value: f64| (0.0..1.0).contains(&value);
+    let settings = [
+        ("steps", optimizer.steps as f64, optimizer.steps > 0, "at least 1"),
+        ("lr", optimizer.lr, positive(optimizer.lr), "above 0"),
+        ("clip", optimizer.clip, positive(optimizer.clip), "above 0"),
+        ("weight_decay", optimizer.weight_decay, share(optimizer.weight_decay), "in [0, 1)"),
+        ("average_last", optimizer.average_last, share(optimizer.average_last), "in [0, 1)"),
+        ("label_smoothing", label_smoothing, share(label_smoothing), "in [0, 1)"),
+    ];
+    match settings.into_iter().find(|(_, _, holds, _)| !holds) {
+        None => Ok(()),
+        Some((name, value, _, wanted)) => {
+            Err(Error::invalid(format!("{name} = {value} in [{section}]"), format!("choose a value {wanted}")))
+        }
+    }
+}
+
 impl Job {
     /// The file of the latest state.
     pub fn state_file(&self) -> PathBuf {
         self.folder.join("state.safetensors")
     }
 
-    /// The state before the learning rate begins to fall, from which a longer run can go on.
+    /// The state of the last step that does not depend on the number of steps, from which a longer run can go on.
     pub fn stable_file(&self) -> PathBuf {
         self.folder.join("stable.safetensors")
     }
@@ -113,24 +137,36 @@ impl Job {
     }
 }
 
-/// The state to go on from. A run that is to become longer cannot go on from a state whose learning rate has begun to
-/// fall; it goes on from the one saved before.
+/// The last step that is the same for every number of steps: then the learning rate falls or the average begins.
+pub(crate) fn stable_until(optimizer: &OptimizerConfig) -> usize {
+    decay_start(optimizer).min(average_start(optimizer))
+}
+
+/// The state to go on from. A run that is to become longer, or to average other steps, cannot go on from a state whose learning
+/// rate has begun to fall or whose average has begun; it goes on from the one saved before.
 pub(crate) fn resume_file(job: &Job) -> Result<PathBuf> {
-    let latest = state::position(&job.state_file())?;
-    let planned = OptimizerConfig { steps: latest.planned_steps, ..job.optimizer.clone() };
-    if latest.planned_steps == job.optimizer.steps
-        || latest.step <= decay_start(&planned).min(decay_start(&job.optimizer))
-    {
+    let (latest, asked) = (state::position(&job.state_file())?, &job.optimizer);
+    let planned = OptimizerConfig { steps: latest.planned_steps, average_last: latest.average_last, ..asked.clone() };
+    let before = |start: fn(&OptimizerConfig) -> usize| latest.step <= start(&planned).min(start(asked));
+    let same_rates = planned.steps == asked.steps || before(decay_start);
+    let same_average = average_start(&planned) == average_start(asked) || before(average_start);
+    if same_rates && same_average {
         return Ok(job.state_file());
     }
     let stable = job.stable_file();
-    if stable.is_file() && state::position(&stable)?.step <= decay_start(&job.optimizer) {
+    if stable.is_file() && state::position(&stable)?.step <= stable_until(asked) {
         return Ok(stable);
     }
+    let plan = |optimizer: &OptimizerConfig| match optimizer.average_last {
+        0.0 => format!("{} steps", optimizer.steps),
+        share => format!("{} steps, the last {share} of them averaged", optimizer.steps),
+    };
     Err(Error::Mismatch {
-        what: format!("planned steps of the run in {}", job.folder.display()),
-        expected: latest.planned_steps.to_string(),
-        found: job.optimizer.steps.to_string(),
-        remedy: "its learning rate has begun to fall; keep the number of steps, or start anew with --force".into(),
+        what: format!("plan of the run in {}", job.folder.display()),
+        expected: plan(&planned),
+        found: plan(asked),
+        remedy:
+            "its learning rate has begun to fall or its average has begun; keep the plan, or start anew with --force"
+                .into(),
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Covered: the rows, the JSON Lines file and its repair on resume. Not covered: figures, which only read these.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,9 @@ pub struct GeneratedCheck {
 pub struct EvaluationRow {
     /// After this many steps; 0 is before the first.
     pub step: usize,
+    /// How many steps' weights were averaged into the ones measured; 0: those of the step itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub averaged: usize,
     /// Loss on a fixed subset of the training data, without dropout and smoothing, in nats/token.
     pub train_loss: f64,
     /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token.
@@ -71,6 +75,10 @@ pub struct EvaluationRow {
     pub bits_per_byte: Option<f64>,
     /// Generated code, where it was checked.
     pub generated: Option<GeneratedCheck>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl EvaluationRow {
@@ -87,6 +95,28 @@ impl EvaluationRow {
             ]
         }));
         found
+    }
+}
+
+impl fmt::Display for EvaluationRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, train_loss, validation_loss, .. } = self;
+        write!(f, "step {step}  train {train_loss:.4}  validation {validation_loss:.4} nats/token")?;
+        if let Some(bits) = self.bits_per_byte {
+            write!(f, "  {bits:.4} bits/byte")?;
+        }
+        if self.averaged > 0 {
+            write!(f, "  mean of {} steps", self.averaged)?;
+        }
+        let Some(written) = &self.generated else { return Ok(()) };
+        write!(
+            f,
+            "  passed {:.0} %  parses {:.0} %  collapsed {:.0} %  {:.0} tokens",
+            100.0 * written.pass_rate,
+            100.0 * written.syntax_valid_rate,
+            100.0 * written.collapse_rate,
+            written.mean_tokens
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! Fitting weights to tokens: pre-training a base and training an adapter are one loop.
 
+pub mod average;
 pub mod batch;
 pub mod job;
 pub mod loss;

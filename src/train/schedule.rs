@@ -42,7 +42,15 @@ mod tests {
     use super::*;
 
     fn config(schedule: Schedule) -> OptimizerConfig {
-        OptimizerConfig { steps: 100, lr: 1.0, warmup_steps: 10, schedule, weight_decay: 0.0, clip: 1.0 }
+        OptimizerConfig {
+            steps: 100,
+            lr: 1.0,
+            warmup_steps: 10,
+            schedule,
+            weight_decay: 0.0,
+            clip: 1.0,
+            average_last: 0.0,
+        }
     }
 
     #[test]

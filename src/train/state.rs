@@ -1,4 +1,4 @@
-//! A run's state on disk: weights, moments and position in one safetensors file, replaced atomically.
+//! A run's state on disk: weights, moments, average and position in one safetensors file, replaced atomically.
 //!
 //! Batches and dropout masks are functions of the seed and the step, so the step is the whole position of the data and
 //! of the generators. What is saved is enough to go on to the bit.
@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 use crate::error::{Error, Result};
+use crate::train::average::Average;
 use crate::train::optimizer::AdamW;
 
 /// The key of the header under which the position is stored.
 const POSITION: &str = "codelora.position";
 
 /// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// Steps taken.
@@ -26,6 +27,12 @@ pub struct Position {
     pub digest: String,
     /// The number of steps the learning rate was planned for.
     pub planned_steps: usize,
+    /// The share of the steps, the last ones, that was planned to be averaged.
+    #[serde(default)]
+    pub average_last: f64,
+    /// Steps averaged so far.
+    #[serde(default)]
+    pub averaged: usize,
     /// Supervised tokens seen.
     pub tokens_seen: usize,
     /// Wall time so far, in seconds.
@@ -48,12 +55,26 @@ pub struct Best {
     pub since: usize,
 }
 
+impl Best {
+    /// Whether another evaluation is better: it passes more, or as much at a lower loss.
+    pub fn is_beaten_by(&self, pass_rate: f64, loss: f64) -> bool {
+        pass_rate > self.pass_rate || (pass_rate == self.pass_rate && loss < self.loss)
+    }
+}
+
 /// Writes the state, atomically.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Tensor`].
-pub fn save(path: &Path, parameters: &BTreeMap<String, Var>, optimizer: &AdamW, position: &Position) -> Result<()> {
+pub fn save(
+    path: &Path,
+    parameters: &BTreeMap<String, Var>,
+    optimizer: &AdamW,
+    average: &Average,
+    position: &Position,
+) -> Result<()> {
     let mut tensors = optimizer.state()?;
+    tensors.append(&mut average.state()?);
     for (name, variable) in parameters {
         tensors.insert(format!("weight.{name}"), variable.as_tensor().to_device(&Device::Cpu)?);
     }
@@ -84,7 +105,7 @@ fn parse_position(path: &Path, bytes: &[u8]) -> Result<Position> {
     serde_json::from_str(text).map_err(|e| broken(e.to_string()))
 }
 
-/// Restores weights and moments and returns the position.
+/// Restores weights and moments, and returns the position and the average.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`]; [`Error::Mismatch`] when the digest, a name or a shape differs.
@@ -93,7 +114,7 @@ pub fn restore(
     parameters: &BTreeMap<String, Var>,
     optimizer: &mut AdamW,
     digest: &str,
-) -> Result<Position> {
+) -> Result<(Position, Average)> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let position = parse_position(path, &bytes)?;
     if position.digest != digest {
@@ -123,5 +144,20 @@ pub fn restore(
         }
     }
     optimizer.restore(&tensors, position.step)?;
-    Ok(position)
+    let average = Average::restore(&tensors, parameters, position.averaged)?;
+    Ok((position, average))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_more_is_better_and_the_loss_breaks_ties() {
+        let best = Best { step: 10, pass_rate: 0.5, loss: 1.0, since: 0 };
+        assert!(best.is_beaten_by(0.6, 9.0), "more passes, whatever the loss");
+        assert!(!best.is_beaten_by(0.4, 0.1), "fewer passes, whatever the loss");
+        assert!(best.is_beaten_by(0.5, 0.9) && !best.is_beaten_by(0.5, 1.0) && !best.is_beaten_by(0.5, 1.1));
+        assert!(!best.is_beaten_by(0.5, f64::NAN));
+    }
 }

@@ -1,7 +1,7 @@
 //! The loop: forward, loss, backward, step, evaluate, checkpoint. Pre-training a base and training an adapter differ in
 //! their parameters and their batches, not here.
 //!
-//! Covered: accumulation, clipping, evaluation on fixed subsets and on generated code, early stopping, the best
+//! Covered: accumulation, clipping, evaluation on fixed subsets and on generated code, early stopping, averaged weights, the best
 //! checkpoint, a collapse alarm, exact resume, a time limit, Ctrl-C, divergence. Not covered: several devices.
 
 use std::collections::BTreeMap;
@@ -17,12 +17,13 @@ use crate::model::dropout::Dropout;
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::seed;
+use crate::train::average::{Average, average_start};
 use crate::train::batch::Batches;
-use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file};
+use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file, stable_until};
 use crate::train::loss::{batch_loss, bits_per_byte, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
 use crate::train::optimizer::{AdamW, Gradients, global_norm};
-use crate::train::schedule::{decay_start, learning_rate};
+use crate::train::schedule::learning_rate;
 use crate::train::state::{self, Best, Position};
 use crate::train::tensorboard::EventFile;
 
@@ -55,6 +56,7 @@ struct Run<'a> {
     job: &'a Job,
     fixed: &'a FixedSets,
     optimizer: AdamW,
+    average: Average,
     position: Position,
     steps: Vec<StepRecord>,
     evaluations: Vec<EvaluationRow>,
@@ -81,21 +83,12 @@ impl<'a> Run<'a> {
                 "continue it with --resume, or start anew with --force",
             ));
         }
-        let position = if exists && job.resume {
-            let file = resume_file(job)?;
-            let mut position = state::restore(&file, parameters, &mut optimizer, &job.digest)?;
-            position.planned_steps = job.optimizer.steps;
-            position
+        let (mut position, average) = if exists && job.resume {
+            state::restore(&resume_file(job)?, parameters, &mut optimizer, &job.digest)?
         } else {
-            Position {
-                step: 0,
-                digest: job.digest.clone(),
-                planned_steps: job.optimizer.steps,
-                tokens_seen: 0,
-                seconds: 0.0,
-                best: None,
-            }
+            (Position { digest: job.digest.clone(), ..Position::default() }, Average::default())
         };
+        (position.planned_steps, position.average_last) = (job.optimizer.steps, job.optimizer.average_last);
         let step = position.step;
         let (step_file, steps) = MetricsFile::open(&job.folder.join("metrics.jsonl"), step, |r: &StepRecord| r.step)?;
         let (evaluation_file, evaluations) =
@@ -108,6 +101,7 @@ impl<'a> Run<'a> {
             job,
             fixed,
             optimizer,
+            average,
             position,
             steps,
             evaluations,
@@ -148,7 +142,7 @@ impl<'a> Run<'a> {
             );
             let evaluated = row.step % job.eval_every.max(1) == 0 || row.step == total;
             let stop = if evaluated { self.evaluate(check)? } else { None };
-            if row.step == decay_start(&job.optimizer) && row.step < total {
+            if row.step == stable_until(&job.optimizer) && row.step < total {
                 self.save_to(&job.stable_file())?;
             }
             let interrupted = STOP.load(Ordering::SeqCst);
@@ -210,6 +204,9 @@ impl<'a> Run<'a> {
         let clip = if norm > job.optimizer.clip { job.optimizer.clip / norm } else { 1.0 };
         let lr = learning_rate(&job.optimizer, step);
         self.optimizer.step(&gradients, lr, clip)?;
+        if step > average_start(&job.optimizer) {
+            self.average.add(self.parameters)?;
+        }
         self.position.step = step;
         self.position.tokens_seen += tokens;
         let real: usize = batches.iter().map(|batch| batch.real).sum();
@@ -229,41 +226,37 @@ impl<'a> Run<'a> {
         Ok(row)
     }
 
-    /// Measures, remembers the best, and says whether to stop.
+    /// Measures the average, where there is one, or the weights as they are.
     fn evaluate(
         &mut self,
+        check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
+    ) -> Result<Option<StopReason>> {
+        let average = std::mem::take(&mut self.average);
+        let stop = average.in_place(self.parameters, || self.measure(average.taken(), check));
+        self.average = average;
+        stop
+    }
+
+    /// Measures the weights at hand, remembers the best, and says whether to stop.
+    fn measure(
+        &mut self,
+        averaged: usize,
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
         let (job, step) = (self.job, self.position.step);
         let validation_loss = mean_loss(self.model, &self.fixed.validation)?;
         let row = EvaluationRow {
             step,
+            averaged,
             train_loss: mean_loss(self.model, &self.fixed.train)?,
             validation_loss,
             bits_per_byte: self.fixed.tokens_per_byte.map(|tokens| bits_per_byte(validation_loss, tokens)),
             generated: check(step)?,
         };
-        println!(
-            "{}: step {step}  train {:.4}  validation {:.4} nats/token{}{}",
-            job.name,
-            row.train_loss,
-            row.validation_loss,
-            row.bits_per_byte.map_or(String::new(), |bits| format!("  {bits:.4} bits/byte")),
-            row.generated.as_ref().map_or(String::new(), |g| format!(
-                "  passed {:.0} %  parses {:.0} %  collapsed {:.0} %  {:.0} tokens",
-                100.0 * g.pass_rate,
-                100.0 * g.syntax_valid_rate,
-                100.0 * g.collapse_rate,
-                g.mean_tokens
-            ))
-        );
+        println!("{}: {row}", job.name);
         let pass_rate = row.generated.as_ref().map_or(0.0, |g| g.pass_rate);
         let loss = row.validation_loss;
-        let better = self
-            .position
-            .best
-            .as_ref()
-            .is_none_or(|best| pass_rate > best.pass_rate || (pass_rate == best.pass_rate && loss < best.loss));
+        let better = self.position.best.as_ref().is_none_or(|best| best.is_beaten_by(pass_rate, loss));
         if better {
             self.position.best = Some(Best { step, pass_rate, loss, since: 0 });
             if job.keep == Keep::Best {
@@ -293,12 +286,14 @@ impl<'a> Run<'a> {
 
     fn save_to(&mut self, file: &std::path::Path) -> Result<()> {
         self.position.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
-        state::save(file, self.parameters, &self.optimizer, &self.position)
+        self.position.averaged = self.average.taken();
+        state::save(file, self.parameters, &self.optimizer, &self.average, &self.position)
     }
 
     fn finish(mut self, stop: StopReason) -> Result<TrainingRecord> {
         self.position.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
         let mut kept_step = self.position.step;
+        self.average.settle(self.parameters)?;
         let best = self.position.best.as_ref().filter(|best| best.step != kept_step);
         if let (Keep::Best, Some(best), false) = (self.job.keep, best, matches!(stop, StopReason::TimeUp(_))) {
             let weights = checkpoint::read_safetensors(&self.job.best_file(), self.model.device())?;

@@ -18,6 +18,7 @@ use codelora::seed;
 use codelora::tokenizer::Tokenizer;
 use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
 use codelora::train::job::{FixedSets, Job, Keep, request_stop};
+use codelora::train::loss::mean_loss;
 use codelora::train::metrics::{GeneratedCheck, StopReason, TrainingRecord};
 use codelora::train::optimizer::Betas;
 use codelora::train::trainer::fit;
@@ -71,6 +72,7 @@ fn new_job(folder: &Path, steps: usize) -> Job {
             schedule: Schedule::Wsd,
             weight_decay: 0.1,
             clip: 1.0,
+            average_last: 0.0,
         },
         betas: Betas::default(),
         lr_ratio: 1.0,
@@ -143,6 +145,105 @@ fn a_stopped_run_goes_on_to_the_bit_and_a_longer_one_from_its_stable_part() {
     assert!(matches!(train(&other, &data, &mut none).0, Err(Error::Mismatch { .. })));
     let unasked = Job { resume: false, ..whole };
     assert!(train(&unasked, &data, &mut none).0.unwrap_err().to_string().contains("--resume"));
+}
+
+/// The mean of the weights that a run without averaging has after each of the steps, in f64.
+fn mean_of_steps(
+    folder: &Path,
+    data: &dyn Batches,
+    steps: std::ops::RangeInclusive<usize>,
+) -> BTreeMap<String, Vec<f64>> {
+    let mut job = new_job(folder, 20);
+    job.minutes = Some(0.0);
+    let (mut sums, count) = (BTreeMap::<String, Vec<f64>>::new(), steps.clone().count() as f64);
+    for step in 1..=*steps.end() {
+        let (model, parameters) = fresh();
+        fit(&model, &parameters, &job, data, &FixedSets::default(), &mut none).unwrap();
+        for (name, weight) in model.weights().into_iter().filter(|_| steps.contains(&step)) {
+            let values = weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(value) / count);
+        }
+    }
+    sums
+}
+
+#[test]
+fn the_last_steps_are_averaged_and_the_run_itself_is_not_changed() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let averaging = |name: &str, steps, share| {
+        let mut job = new_job(&folder.path().join(name), steps);
+        (job.optimizer.average_last, job.eval_every) = (share, 1);
+        job
+    };
+    let plain = train(&new_job(&folder.path().join("plain"), 20), &data, &mut none).0.unwrap();
+    let whole = averaging("whole", 20, 0.25);
+    let (model, parameters) = fresh();
+    let fixed = FixedSets { validation: data.step(1002).unwrap(), ..FixedSets::default() };
+    let record = fit(&model, &parameters, &whole, &data, &fixed, &mut none).unwrap();
+    let losses = |record: &TrainingRecord| record.steps.iter().map(|s| s.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&record), losses(&plain), "averaging changed the steps");
+    let averaged: Vec<usize> = record.evaluations.iter().map(|row| row.averaged).collect();
+    assert_eq!(averaged[14..], [0, 0, 1, 2, 3, 4, 5], "evaluations 0 to 20, of which the last five see a mean");
+
+    let expected = mean_of_steps(&folder.path().join("steps"), &data, 16..=20);
+    for (name, weight) in model.weights() {
+        let values = weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let far = values.iter().zip(&expected[&name]).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        assert!(far < 1e-6, "{name} is {far:.1e} from the mean of steps 16 to 20");
+    }
+    assert_eq!(mean_loss(&model, &fixed.validation).unwrap(), record.evaluations[20].validation_loss);
+    let straight = checkpoint::digest(&model.weights()).unwrap();
+
+    // Ctrl-C in the midst of the average.
+    let cut = averaging("cut", 20, 0.25);
+    let stop_at = |at: usize| {
+        move |step: usize| {
+            if step == at {
+                request_stop();
+            }
+            Ok(None)
+        }
+    };
+    assert!(matches!(train(&cut, &data, &mut stop_at(17)).0, Err(Error::Interrupted { .. })));
+    assert_eq!(train(&cut, &data, &mut none).1, straight, "17 + 3 steps are not 20");
+
+    // An average that is asked for later, while it has not begun.
+    let late = averaging("late", 20, 0.0);
+    assert!(matches!(train(&late, &data, &mut stop_at(15)).0, Err(Error::Interrupted { .. })));
+    assert_eq!(train(&averaging("late", 20, 0.25), &data, &mut none).1, straight);
+
+    // A run of 10 steps averages after 5; made longer, it goes on from there.
+    train(&averaging("longer", 10, 0.5), &data, &mut none).0.unwrap();
+    assert_eq!(train(&averaging("longer", 20, 0.25), &data, &mut none).1, straight);
+
+    // An average that has begun is never mixed with another.
+    let other = train(&averaging("whole", 20, 0.1), &data, &mut none);
+    assert_eq!(other.0.unwrap().evaluations.iter().map(|row| row.averaged).max(), Some(2));
+    std::fs::remove_file(cut.stable_file()).unwrap();
+    let fault = train(&averaging("cut", 20, 0.1), &data, &mut none).0.unwrap_err().to_string();
+    assert!(fault.contains("the last 0.25 of them averaged") && fault.contains("the last 0.1 of"), "{fault}");
+}
+
+#[test]
+fn the_best_evaluation_may_be_that_of_an_average() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let mut job = new_job(&folder.path().join("run"), 20);
+    (job.keep, job.eval_every, job.optimizer.average_last) = (Keep::Best, 2, 0.5);
+    let mut best_at_16 = |step: usize| {
+        let pass_rate = if step == 16 { 0.5 } else { 0.25 };
+        Ok(Some(GeneratedCheck { samples: 4, pass_rate, syntax_valid_rate: 1.0, collapse_rate: 0.0, mean_tokens: 9.0 }))
+    };
+    let (model, parameters) = fresh();
+    let fixed = FixedSets { validation: data.step(1002).unwrap(), ..FixedSets::default() };
+    let record = fit(&model, &parameters, &job, &data, &fixed, &mut best_at_16).unwrap();
+    let kept = record.kept_evaluation().unwrap();
+    assert_eq!((record.kept_step, kept.averaged), (16, 6));
+    assert_eq!(mean_loss(&model, &fixed.validation).unwrap(), kept.validation_loss, "another model was kept");
 }
 
 #[test]
@@ -316,7 +417,7 @@ fn bf16_products_leave_master_weights_in_f32() {
 }
 
 #[test]
-fn the_full_size_base_starts_and_resumes() {
+fn the_full_size_base_takes_its_first_twenty_steps_and_resumes() {
     let _turn = turn();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let exp = Experiment::open(root.join("data/experiments/base-29m.toml")).unwrap();
@@ -336,18 +437,26 @@ fn the_full_size_base_starts_and_resumes() {
     let part = Part { stream, weight: 1.0, cut: Cut::Anywhere };
     let data = WindowBatches::new(vec![part], pretrain.accumulation, 12, 5, "test").unwrap();
     let data = data.accumulated(pretrain.accumulation).unwrap();
-    let mut job = new_job(&folder.path().join("run"), 3);
-    job.optimizer = OptimizerConfig { steps: 3, warmup_steps: 1, ..pretrain.optimizer.clone() };
-    job.minutes = Some(0.0);
-    job.eval_every = 100;
+    let mut job = new_job(&folder.path().join("run"), 20);
+    job.optimizer = OptimizerConfig { steps: 20, warmup_steps: 10, ..pretrain.optimizer.clone() };
+    job.eval_every = 10;
     let fixed = FixedSets { validation: data.first(1).unwrap(), ..FixedSets::default() };
-    let before = checkpoint::digest(&model.weights()).unwrap();
-    let first = fit(&model, &parameters, &job, &data, &fixed, &mut none).unwrap();
-    assert!(matches!(first.stop, StopReason::TimeUp(_)), "{:?}", first.stop);
-    job.minutes = None;
+    let mut stop_at_10 = |step| {
+        if step == 10 {
+            request_stop();
+        }
+        Ok(None)
+    };
+    let stopped = fit(&model, &parameters, &job, &data, &fixed, &mut stop_at_10);
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
+    // The resumed process has other weights until it reads the state.
+    for variable in parameters.values() {
+        variable.set(&variable.as_tensor().zeros_like().unwrap()).unwrap();
+    }
     let record = fit(&model, &parameters, &job, &data, &fixed, &mut none).unwrap();
-    assert_eq!((record.steps.len(), record.tokens_seen), (3, 3 * 4 * 12));
-    // ln 8000 = 8.99: an untrained model knows nothing.
+    assert_eq!((record.steps.len(), record.tokens_seen), (20, 20 * 4 * 12));
+    // ln 8000 = 8.99: an untrained model knows nothing; what it has seen 20 times over it begins to know.
     assert!((record.steps[0].loss - 8.99).abs() < 0.3, "{record:?}");
-    assert_ne!(checkpoint::digest(&model.weights()).unwrap(), before, "three steps moved nothing");
+    assert!(record.steps[10].loss < record.steps[0].loss, "what was learned was lost on the way");
+    assert!(record.evaluations[2].validation_loss < record.evaluations[0].validation_loss - 1.0, "{record:?}");
 }

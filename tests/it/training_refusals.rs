@@ -42,6 +42,7 @@ fn impossible_settings_are_refused_before_anything_is_collected() {
     refused(&["dropout 1"], &|c| c.lora.dropout = 1.0);
     refused(&["lr = -0.1"], &|c| c.train.lr = -0.1);
     refused(&["steps = 0"], &|c| c.train.steps = 0);
+    refused(&["average_last = 1"], &|c| c.train.average_last = 1.0);
 }
 
 #[test]

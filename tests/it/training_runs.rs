@@ -26,6 +26,7 @@ fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
         config.train.eval_every = 10;
         config.train.batch_size = 16;
         config.train.warmup_steps = 4;
+        config.train.average_last = 0.6;
         config.train.accumulation = 2;
         config.lora.lr_ratio = 4.0;
     });

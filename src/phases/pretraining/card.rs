@@ -10,6 +10,10 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
         0 => "Python's own standard library".to_string(),
         count => format!("real code of {count} origins"),
     };
+    let averaged = match training.kept_evaluation().map_or(0, |row| row.averaged) {
+        0 => String::new(),
+        steps => format!("; the weights are the mean of the last {steps} steps"),
+    };
     let mut text = format!(
         "# {}\n\nA causal Python model of {:.2}M parameters, trained from scratch by this project on generated exercises and \
          {real_code}. It is small and knows little; it exists so that the whole experiment can be run and understood from \
@@ -17,7 +21,7 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
          | | |\n|---|---|\n\
          | shape | {} layers × {} hidden × {} heads, vocabulary {}, context {} |\n\
          | tokens seen | {:.2}M in {} steps of {} × {} |\n\
-         | schedule | peak learning rate {}, {} warm-up steps, {:?}, weight decay {}, clip {} |\n\
+         | schedule | peak learning rate {}, {} warm-up steps, {:?}, weight decay {}, clip {}{} |\n\
          | time | {:.0} minutes on {} |\n\
          | seed | {} |\n\n## Corpus\n\n| source | documents | tokens | held-out nats/token | held-out bits/byte |\n|---|---|---|---|---|\n",
         training.name,
@@ -36,6 +40,7 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
         record.config.optimizer.schedule,
         record.config.optimizer.weight_decay,
         record.config.optimizer.clip,
+        averaged,
         training.seconds / 60.0,
         record.hardware,
         record.seed,

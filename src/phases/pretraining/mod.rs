@@ -27,7 +27,7 @@ use crate::phases::corpus::{self, Prepared};
 use crate::phases::pretraining::check::Check;
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
-use crate::train::job::{FixedSets, Job, Keep};
+use crate::train::job::{FixedSets, Job, Keep, check_settings};
 use crate::train::loss::{bits_per_byte, mean_loss};
 use crate::train::metrics::TrainingRecord;
 use crate::train::optimizer::Betas;
@@ -111,6 +111,7 @@ const FIXED_BATCHES: usize = 2;
 /// [`Error::Invalid`] when the experiment has no such section or a run lies there already; those of [`fit`].
 pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     let config = corpus::settings(exp)?;
+    check_settings("base.pretrain", &config.optimizer, config.label_smoothing)?;
     let Prepared { tokenizer, corpus, origins } = corpus::run(exp)?;
     let mut arch = ArchConfig::load(&exp.path(&config.arch))?;
     if arch.vocab_size < tokenizer.vocabulary() {
@@ -240,11 +241,12 @@ fn losses(model: &Transformer, corpus: &Corpus, held_out: &WindowBatches) -> Res
     Ok(losses)
 }
 
-/// SHA-256 over everything a state depends on, apart from the number of steps, which may grow, and the device, which may
-/// change.
+/// SHA-256 over everything a state depends on, apart from the number of steps, which may grow, the average, which may begin
+/// later, and the device, which may change.
 fn digest(config: &PretrainConfig, seed: u64) -> String {
     let mut config = config.clone();
     config.optimizer.steps = 0;
+    config.optimizer.average_last = 0.0;
     config.compute = None;
     sha256(serde_json::json!([config, seed]).to_string())
 }
