@@ -1,11 +1,14 @@
 //! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
 
+#[cfg(feature = "cli")]
+mod background;
 mod base_import;
 mod bench_harness;
 mod cli;
 mod data_phase;
 #[cfg(feature = "cli")]
 mod fetch;
+mod figures;
 mod house;
 mod model_audit;
 mod model_golden;
