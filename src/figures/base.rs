@@ -1,13 +1,11 @@
 //! Figures of phase 0: is the base a language model at all?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::chart::{Bars, Chart, Histogram, Lines, Plot, Series};
-use crate::bench::twins::{Twin, TwinsRecord, Written};
 use crate::data::corpus::SourceStatistics;
 use crate::data::corpus::gather::OriginStatistics;
-use crate::model::audit::{AuditRecord, Floor, Leak, Overfit};
-use crate::sandbox::Outcome;
+use crate::model::audit::{AuditRecord, Leak, Overfit};
 use crate::train::metrics::{EvaluationRow, TrainingRecord};
 
 /// Every figure of the audits, and of the training where it is known.
@@ -17,104 +15,6 @@ pub fn all(audit: &AuditRecord, training: Option<&TrainingRecord>, corpus: &[Sou
     charts.extend(training.and_then(generated));
     charts.extend((!corpus.is_empty()).then(|| self::corpus(corpus)));
     charts
-}
-
-/// Both figures of the twins.
-pub fn of_twins(record: &TwinsRecord) -> Vec<Chart> {
-    vec![twins(record), twins_written(record)]
-}
-
-/// The losses of both twins and the floor.
-pub fn twins(record: &TwinsRecord) -> Chart {
-    let curve = |label: &str, twin: &Twin| Series {
-        label: label.into(),
-        points: twin.training.steps.iter().map(|row| (row.step as f64, row.loss)).collect(),
-        marked: false,
-    };
-    let last = |twin: &Twin| twin.training.steps.last().map_or(f64::NAN, |row| row.loss);
-    Chart {
-        name: "base-twins".into(),
-        title: "What does a missing mask do to the loss?".into(),
-        caption: format!(
-            "Two models, alike to the bit at the start, on the same batches; one sees the token it is asked for. After {} \
-             steps its loss is {:.2} nats/token, {:.2} above the floor {:.2} that label smoothing leaves to a model that \
-             knows the answer; its twin stands at {:.2}. The lower curve is the one that looks perfect.",
-            record.masked.training.kept_step,
-            last(&record.unmasked),
-            last(&record.unmasked) - record.floor,
-            record.floor,
-            last(&record.masked)
-        ),
-        plot: Plot::Lines(Lines {
-            x: "optimiser step".into(),
-            y: "loss with label smoothing (nats/token)".into(),
-            series: vec![curve("with a mask", &record.masked), curve("without", &record.unmasked)],
-            references: vec![(record.floor, format!("floor {:.2}", record.floor))],
-            from_zero: true,
-            ..Lines::default()
-        }),
-    }
-}
-
-/// What both twins write.
-pub fn twins_written(record: &TwinsRecord) -> Chart {
-    type Measure = fn(&Written) -> bool;
-    let measures: [(&str, Measure); 4] = [
-        ("collapsed", |written| written.outcome == Outcome::Collapsed),
-        ("parses", Written::parses),
-        ("does something", |written| written.shape.non_trivial),
-        ("passes its tests", |written| written.outcome == Outcome::Passed),
-    ];
-    let shares = |twin: &Twin| measures.iter().map(|(_, holds)| twin.share(*holds)).collect();
-    Chart {
-        name: "base-twins-written".into(),
-        title: "And to what the model writes?".into(),
-        caption: format!(
-            "{} completions of exercises that neither twin has seen, sampled as the earlier attempt sampled. The twin with \
-             the perfect loss cannot write: without an answer to copy it has learned nothing.",
-            record.masked.written.len()
-        ),
-        plot: Plot::Bars(Bars {
-            x: "share of completions".into(),
-            labels: measures.iter().map(|(name, _)| name.to_string()).collect(),
-            groups: vec![("with a mask".into(), shares(&record.masked)), ("without".into(), shares(&record.unmasked))],
-            percent: true,
-            x_at_least: 1.0,
-            ..Bars::default()
-        }),
-    }
-}
-
-/// Reported losses beside the floor of their label smoothing.
-pub fn floor(record: &Floor) -> Chart {
-    let names = BTreeMap::from([("train_loss", "training"), ("val_loss", "validation"), ("loss", "loss")]);
-    let series = record.curves.iter().map(|(kind, points)| Series {
-        label: names.get(kind.as_str()).unwrap_or(&kind.as_str()).to_string(),
-        points: points.iter().map(|&(step, loss)| (step as f64, loss)).collect(),
-        marked: points.len() < 30,
-    });
-    Chart {
-        name: "base-floor".into(),
-        title: "How near does the earlier loss come to its floor?".into(),
-        caption: format!(
-            "Losses of the earlier attempt's log and the floor that label smoothing {} over {} tokens leaves to a model \
-             that knows the next token: {:.4} nats/token. The lowest report, {:.4} at step {}, stands {:.4} above it.",
-            record.smoothing,
-            record.vocabulary,
-            record.floor,
-            record.lowest,
-            record.step,
-            record.lowest - record.floor
-        ),
-        plot: Plot::Lines(Lines {
-            x: "optimiser step".into(),
-            y: "reported loss (nats/token)".into(),
-            series: series.collect(),
-            references: vec![(record.floor, format!("floor {:.3}", record.floor))],
-            from_zero: true,
-            ..Lines::default()
-        }),
-    }
 }
 
 /// Which logits moved when a token changed.
@@ -185,7 +85,7 @@ pub fn gradient(audit: &AuditRecord) -> Chart {
             audit.gradient.missing.len()
         ),
         plot: Plot::Histogram(Histogram {
-            x: "log₁₀ of the gradient's norm".into(),
+            x: "norm of the gradient, as a power of ten".into(),
             y: "tensors".into(),
             start,
             width: 1.0 / BINS_PER_DECADE,
@@ -210,7 +110,7 @@ pub fn overfit(audit: &AuditRecord) -> Chart {
             series: vec![Series {
                 label: "loss".into(),
                 points: (1..).zip(&audit.overfit.losses).map(|(step, loss)| (f64::from(step), *loss)).collect(),
-                marked: false,
+                ..Series::default()
             }],
             references: vec![(Overfit::LEARNED, format!("learned: {}", Overfit::LEARNED))],
             from_zero: true,
@@ -237,9 +137,10 @@ pub fn training(record: &TrainingRecord) -> Chart {
                 Series {
                     label: "batch".into(),
                     points: record.steps.iter().map(|row| (row.step as f64, row.loss)).collect(),
-                    marked: false,
+                    faint: true,
+                    ..Series::default()
                 },
-                Series { label: "held out".into(), points: held_out.collect(), marked: true },
+                Series { label: "held out".into(), points: held_out.collect(), marked: true, ..Series::default() },
             ],
             from_zero: true,
             ..Lines::default()

@@ -42,7 +42,7 @@ pub struct Lines {
 }
 
 /// One curve.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
     /// Its label in the legend.
     pub label: String,
@@ -50,6 +50,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// Marks at the points, for few points.
     pub marked: bool,
+    /// Thin and pale, below the others: noise that is shown but not the message.
+    pub faint: bool,
 }
 
 /// Horizontal bars by label.

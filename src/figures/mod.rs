@@ -8,9 +8,11 @@ pub mod chart;
 pub mod data;
 mod draw;
 pub mod evaluation;
+pub mod lora;
 pub mod sweep;
 mod theme;
 pub mod training;
+pub mod twins;
 
 use std::fs;
 use std::path::Path;
@@ -82,7 +84,7 @@ mod tests {
         let curve = |label: &str, slope: f64| Series {
             label: label.into(),
             points: (0..50).map(|x| (f64::from(x), 9.0 * (-slope * f64::from(x)).exp())).collect(),
-            marked: false,
+            ..Series::default()
         };
         let lines = Lines {
             x: "step".into(),

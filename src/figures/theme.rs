@@ -4,8 +4,11 @@ use std::sync::OnceLock;
 
 use plotters::style::{FontStyle, RGBColor, register_font};
 
-/// Width and height of every figure in SVG units; the bitmap has [`BITMAP_SCALE`] pixels to each.
-pub const SIZE: (u32, u32) = (760, 440);
+/// Width of every figure in SVG units; the bitmap has [`BITMAP_SCALE`] pixels to each.
+pub const WIDTH: u32 = 760;
+
+/// Height of a figure whose content does not ask for another, in SVG units.
+pub const HEIGHT: u32 = 440;
 
 /// Pixels of the bitmap per SVG unit: legible at half size.
 pub const BITMAP_SCALE: u32 = 2;
@@ -22,9 +25,9 @@ pub const GRID: RGBColor = RGBColor(222, 222, 222);
 /// Series colours, after Okabe and Ito (2008): distinct for colour-blind readers, and ordered so that neighbours differ
 /// in lightness too, which keeps them apart in greyscale.
 pub const SERIES: [RGBColor; 6] = [
-    RGBColor(0, 82, 136),
+    RGBColor(0, 76, 130),
     RGBColor(230, 140, 0),
-    RGBColor(0, 130, 100),
+    RGBColor(0, 158, 115),
     RGBColor(190, 80, 130),
     RGBColor(95, 95, 95),
     RGBColor(100, 180, 230),

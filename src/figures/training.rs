@@ -14,6 +14,7 @@ pub fn loss(record: &TrainingRecord) -> Chart {
         label: label.into(),
         points: record.evaluations.iter().map(|row| (row.step as f64, value(row))).collect(),
         marked: true,
+        ..Series::default()
     };
     Chart {
         name: "training-loss".into(),
@@ -23,7 +24,7 @@ pub fn loss(record: &TrainingRecord) -> Chart {
             x: "optimiser step".into(),
             y: "loss (nats/token)".into(),
             series: vec![
-                steps(record, "batch", |row| row.loss),
+                Series { faint: true, ..steps(record, "batch", |row| row.loss) },
                 evaluations("train subset", |row| row.train_loss),
                 evaluations("validation", |row| row.validation_loss),
             ],
@@ -41,6 +42,7 @@ pub fn generated(record: &TrainingRecord) -> Chart {
         label: label.into(),
         points: rows().map(|(step, check)| (step, 100.0 * value(check))).collect(),
         marked: true,
+        ..Series::default()
     };
     Chart {
         name: "training-generated".into(),
@@ -91,7 +93,7 @@ pub fn throughput(record: &TrainingRecord) -> Chart {
         record,
         "training-throughput",
         "How fast did it train?",
-        "Computed tokens per second, padding left out. The dips are steps after an evaluation.",
+        "Computed tokens per second, padding left out. Steps of short samples compute less at a time; other work on the machine shows as dips.",
         "tokens/s",
         |row| row.tokens_per_second,
     )
@@ -123,6 +125,6 @@ fn steps(record: &TrainingRecord, label: &str, value: fn(&StepRecord) -> f64) ->
     Series {
         label: label.into(),
         points: record.steps.iter().map(|row| (row.step as f64, value(row))).collect(),
-        marked: false,
+        ..Series::default()
     }
 }

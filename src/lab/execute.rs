@@ -10,6 +10,9 @@ use super::{Lab, run};
 /// Executes and saves one notebook; a panic or a failed `?` only writes to stderr, so stderr counts as failure.
 const SCRIPT: &str = include_str!("execute.py");
 
+/// Renders notebooks as pages that load nothing from anywhere.
+const SITE: &str = include_str!("site.py");
+
 /// Executes the notebooks with these numbers (all when empty), in order, and saves them with their outputs.
 ///
 /// # Errors
@@ -44,13 +47,14 @@ fn script(lab: &Lab, notebook: &Path) -> Command {
     command
 }
 
-/// Renders all notebooks as read-only pages into `target/site`.
+/// Renders all notebooks as read-only pages into `target/site`, with an `index.html`; they need no network.
 ///
 /// # Errors
-/// When nbconvert fails.
+/// When a notebook cannot be rendered, or its page would load something from elsewhere.
 pub fn html(lab: &Lab) -> Result<()> {
-    let mut command = lab.jupyter("nbconvert");
-    command.args(["--to", "html", "--output-dir", "target/site"]).args(select(lab, &[])?);
+    let mut command = Command::new(lab.python());
+    command.args(["-c", SITE, "target/site"]).args(select(lab, &[])?).current_dir(&lab.root);
+    lab.isolate(&mut command);
     run(&mut command, "render the notebooks")
 }
 

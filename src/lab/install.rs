@@ -64,7 +64,7 @@ fn kernelspec(lab: &Lab) -> Result<()> {
         "display_name": "Rust (codelora)",
         "language": "rust",
         "interrupt_mode": "message",
-        "env": { "CODELORA_ROOT": lab.root, "RUST_LIB_BACKTRACE": "0" },
+        "env": { "CODELORA_ROOT": lab.root, "CODELORA_PROGRAM": program, "RUST_LIB_BACKTRACE": "0" },
     });
     artifact::write_json(&lab.home().join("share/jupyter/kernels/codelora/kernel.json"), &spec)?;
     // Offline: every crate is there since the project itself was built, and a lookup costs seconds at each `:dep`.

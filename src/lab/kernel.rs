@@ -2,7 +2,8 @@
 //!
 //! evcxr compiles each cell in a folder of its own choosing, `EVCXR_TMPDIR`. A fixed one is the real cache: whatever
 //! a cell loads with `:dep` is compiled there once. Two kernels in one folder would overwrite each other's cells, so
-//! each kernel takes the first slot that is not locked, and a new slot begins as a copy of the warm one.
+//! each kernel takes the first slot that is not locked. A slot that was not built since the first one was is brought up to
+//! date by copying, times of change included, which is what cargo goes by.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ overflow-checks = false
 fn slot(lab: &Lab, index: usize) -> PathBuf {
     lab.home().join(format!("build/slot-{index}"))
 }
+
+/// In each slot: a text that changes whenever slot 0 was built anew.
+const MARK: &str = "built";
 
 fn stamp(lab: &Lab) -> PathBuf {
     slot(lab, 0).join("warm")
@@ -84,7 +88,16 @@ pub fn warm(lab: &Lab) -> Result<()> {
         build.arg("--quiet");
     }
     run(&mut build, "build the library for notebooks")?;
+    write(folder.join(MARK), &newest(&folder.join("target"))?)?;
     artifact::write_atomic(&stamp(lab), |writer| writer.write_all(&versions))
+}
+
+/// When the library that cells load was last written below `target`: the same as long as nothing was built.
+fn newest(target: &Path) -> Result<String> {
+    let file = target.join(host()?).join("debug").join(format!("libkit{}", std::env::consts::DLL_SUFFIX));
+    let modified = fs::metadata(&file).and_then(|known| known.modified()).map_err(Error::io("read", &file))?;
+    let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{}\n", since.as_nanos()))
 }
 
 /// [`FAST_LIBRARY`] and the dev profile's exceptions for single packages, as the project's manifest has them.
@@ -143,27 +156,71 @@ fn take_slot(lab: &Lab) -> Result<(PathBuf, File)> {
         if lock.try_lock().is_err() {
             continue;
         }
-        if !folder.exists() {
+        // A slot of last week looks stale to cargo, which would build the library again: minutes for what copying does in
+        // seconds. The mark is copied last, so that a copy that was cut short is taken up again.
+        if index > 0 && mark(&folder) != mark(&slot(lab, 0)) {
             copy(&slot(lab, 0), &folder).map_err(Error::io("copy the warm build to", &folder))?;
+            let built = folder.join(MARK);
+            fs::copy(slot(lab, 0).join(MARK), &built).map_err(Error::io("write", &built))?;
         }
         return Ok((folder, lock));
     }
     Err(Error::invalid(format!("{SLOTS} kernels are running already"), "close a notebook"))
 }
 
+/// What a slot was last built as; nothing where it never was.
+fn mark(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join(MARK)).ok()
+}
+
+/// Brings `to` up to date with `from`: files that differ in size or time of change are copied with their times. The cells
+/// of other kernels are left out, and so is the mark.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        let target = to.join(entry.file_name());
+        let (name, target) = (entry.file_name(), to.join(entry.file_name()));
+        let name = name.to_string_lossy();
+        if name == MARK || name.starts_with("libcode_") {
+            continue;
+        }
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-            // cargo compares times: a copy that looks newer than its sources would be right, one that looks older not.
-            let modified = entry.metadata()?.modified()?;
+            continue;
+        }
+        // A kernel that is at work may take its files away in the meantime.
+        let Ok(known) = entry.metadata() else { continue };
+        let modified = known.modified()?;
+        let same =
+            |there: fs::Metadata| there.len() == known.len() && there.modified().is_ok_and(|time| time == modified);
+        if !fs::metadata(&target).is_ok_and(same) && fs::copy(entry.path(), &target).is_ok() {
             File::options().write(true).open(&target)?.set_modified(modified)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_brought_up_to_date_with_times_and_without_other_kernels_cells() {
+        let folder = tempfile::tempdir().unwrap();
+        let (warm, other) = (folder.path().join("slot-0"), folder.path().join("slot-1"));
+        fs::create_dir_all(warm.join("target")).unwrap();
+        for (name, text) in [("target/libkit.so", "one"), ("target/libcode_3.so", "cell"), (MARK, "1")] {
+            fs::write(warm.join(name), text).unwrap();
+        }
+        let copied = |name: &str| fs::read_to_string(other.join(name)).ok();
+        copy(&warm, &other).unwrap();
+        assert_eq!(copied("target/libkit.so").as_deref(), Some("one"));
+        assert_eq!((copied("target/libcode_3.so"), mark(&other)), (None, None));
+        let time = |slot: &Path| fs::metadata(slot.join("target/libkit.so")).unwrap().modified().unwrap();
+        assert_eq!(time(&warm), time(&other));
+        fs::write(warm.join("target/libkit.so"), "two").unwrap();
+        copy(&warm, &other).unwrap();
+        assert_eq!(copied("target/libkit.so").as_deref(), Some("two"));
+        assert_eq!(time(&warm), time(&other));
+    }
 }

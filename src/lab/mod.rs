@@ -71,6 +71,8 @@ impl Lab {
         if !browser {
             jupyter.arg("--no-browser");
         }
+        // The file server must reach the runs: the curves of chapter 3 read them while they go on.
+        jupyter.arg(format!("--ServerApp.root_dir={}", self.root.display()));
         // As root, as in a container, Jupyter starts only when told that this is meant.
         jupyter.arg("--allow-root").arg(self.notebooks().join("0-base-model.ipynb"));
         run(&mut jupyter, "start JupyterLab")

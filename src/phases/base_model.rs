@@ -8,15 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 use crate::data::embedded;
+use crate::data::task::Task;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Phase};
 use crate::figures;
 use crate::figures::chart::Chart;
+use crate::generate::{Completion, Request, Sampling, generate};
 use crate::model::audit::{AuditRecord, Floor, Report, floor_of_log};
 use crate::model::checkpoint::{self, Base};
 use crate::model::config::ArchConfig;
 use crate::model::transformer::Transformer;
 use crate::phases::pretraining::PretrainRecord;
+use crate::progress::Progress;
 use crate::tokenizer::Tokenizer;
 
 /// What phase 0 leaves behind.
@@ -41,6 +44,24 @@ impl BaseModel {
         self.base.model()
     }
 }
+
+/// Completes our simple tasks outside the benchmark, the first `most` of them, greedily: what the base writes by itself.
+/// Nothing is run.
+///
+/// # Errors
+/// As [`generate`].
+pub fn completions(base: &BaseModel, most: usize) -> Result<Vec<(Task, Completion)>> {
+    let tasks: Vec<Task> = embedded::other40()?.into_iter().take(most).collect();
+    let request = |task: &Task| Request { key: task.id.clone(), prompt: task.prompt.clone() };
+    let requests: Vec<Request> = tasks.iter().map(request).collect();
+    let sampling = Sampling::greedy(COMPLETED_TOKENS);
+    let progress = Progress::new("completions", tasks.len());
+    let written = generate(&base.model()?, &base.tokenizer, &requests, &sampling, &progress)?;
+    Ok(tasks.into_iter().zip(written).collect())
+}
+
+/// Most tokens of a completion that is only looked at.
+const COMPLETED_TOKENS: usize = 80;
 
 /// What is known of the base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,13 +143,15 @@ fn reported(record: &PretrainRecord) -> Option<Floor> {
     Some(Floor { curves: BTreeMap::new(), ..floor })
 }
 
-/// Holds the losses of another model's log against the floor of its label smoothing, and leaves `records/floor.json`.
+/// Holds the losses of another model's log against the floor of its label smoothing, and leaves `records/floor.json` and the
+/// figure `base-log` in the run's folder: the log is somebody else's, so nothing of it goes beside the published figures.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Malformed`] of the log.
+/// [`Error::Io`], [`Error::Malformed`] of the log; [`Error::Figure`].
 pub fn audit_log(exp: &Experiment, log: &Path, smoothing: f64, vocabulary: usize) -> Result<Floor> {
     let floor = floor_of_log(log, smoothing, vocabulary)?;
     artifact::write_json(&exp.record_file("floor"), &floor)?;
+    figures::draw(&figures::twins::log(&floor))?.save(&exp.run_file("figures"))?;
     Ok(floor)
 }
 

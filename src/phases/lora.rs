@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Phase};
+use crate::figures;
+use crate::figures::chart::Chart;
 use crate::model::checkpoint;
 use crate::model::dropout::Dropout;
 use crate::model::lora::{self, Adapter};
@@ -86,6 +88,14 @@ pub struct LoraRecord {
     pub total: usize,
     /// The proofs.
     pub proofs: Proofs,
+}
+
+impl LoraRecord {
+    /// Trainable parameters by kind of layer.
+    pub fn chart(&self) -> Chart {
+        let layers: Vec<(&str, usize)> = self.layers.iter().map(|l| (l.name.as_str(), l.parameters)).collect();
+        figures::lora::parameters(&layers, self.trainable, self.total)
+    }
 }
 
 /// Largest relative error of the gradient that rounding in f32 explains.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::artifact;
-use crate::bench::run::{AttemptLog, attempts};
+use crate::bench::run::{Attempt, AttemptLog, attempts};
 use crate::data::task::{Sample, Task};
 use crate::error::{Error, Result};
 use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Phase, TrainConfig};
@@ -100,7 +101,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     let tasks = checked_tasks(&data);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
     let parameters = adapter.parameters();
-    let mut check = |_: usize| generated_check(exp, &model, &tokenizer, &tasks, &sandbox);
+    let mut check = |step: usize| generated_check(exp, &model, &tokenizer, &tasks, &sandbox, step);
     let mut record = fit(&model, &parameters, &job, &train_batches, &fixed, &mut check)?;
     record.digest = digest;
     adapter.save_peft(&exp.run_file("adapter"), &base_digest)?;
@@ -177,6 +178,7 @@ fn generated_check(
     tokenizer: &Tokenizer,
     tasks: &[Task],
     sandbox: &Sandbox,
+    step: usize,
 ) -> Result<Option<GeneratedCheck>> {
     if tasks.is_empty() {
         return Ok(None);
@@ -185,6 +187,7 @@ fn generated_check(
     let progress = Progress::new("generated check", tasks.len());
     let log = AttemptLog::in_memory();
     let found = attempts(model, tokenizer, tasks, &config, exp.config.seed, sandbox, log, &progress)?.attempts;
+    keep_written(exp, step, &found)?;
     let share = |holds: &dyn Fn(&Outcome) -> bool| {
         found.iter().filter(|attempt| holds(&attempt.outcome)).count() as f64 / found.len() as f64
     };
@@ -195,4 +198,47 @@ fn generated_check(
         collapse_rate: share(&|o| *o == Outcome::Collapsed),
         mean_tokens: found.iter().map(|attempt| attempt.tokens).sum::<usize>() as f64 / found.len() as f64,
     }))
+}
+
+/// What the model wrote for one validation task after so many steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WrittenAt {
+    /// The step; 0 is before the first.
+    pub step: usize,
+    /// The task's id.
+    pub task: String,
+    /// The body it wrote.
+    pub body: String,
+    /// The verdict.
+    pub outcome: Outcome,
+}
+
+/// Tasks whose completions are kept at each evaluation, to be read beside each other.
+const KEPT_TASKS: usize = 4;
+
+/// Adds what was written at `step` to `training/written.jsonl`; step 0 begins the file anew.
+fn keep_written(exp: &Experiment, step: usize, found: &[Attempt]) -> Result<()> {
+    let file = exp.run_file("training/written.jsonl");
+    let mut rows: Vec<WrittenAt> = if step > 0 && file.is_file() { artifact::read_jsonl(&file)? } else { Vec::new() };
+    // A resumed run evaluates some steps again.
+    rows.retain(|row| row.step < step);
+    let row = |attempt: &Attempt| WrittenAt {
+        step,
+        task: attempt.task.clone(),
+        body: attempt.body.clone(),
+        outcome: attempt.outcome.clone(),
+    };
+    rows.extend(found.iter().take(KEPT_TASKS).map(row));
+    artifact::write_jsonl(&file, &rows)
+}
+
+/// What the model wrote while it was trained, by task and then by step; empty for a run that kept none.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`].
+pub fn written(exp: &Experiment) -> Result<Vec<WrittenAt>> {
+    let file = exp.run_file("training/written.jsonl");
+    let mut rows: Vec<WrittenAt> = if file.is_file() { artifact::read_jsonl(&file)? } else { Vec::new() };
+    rows.sort_by(|a, b| (&a.task, a.step).cmp(&(&b.task, b.step)));
+    Ok(rows)
 }

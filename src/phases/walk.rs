@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::experiment::Experiment;
 use crate::figures::chart::Chart;
 use crate::figures::{self, Figure};
-use crate::model::audit::Floor;
 use crate::phases::base_model::{self, BaseModel};
 use crate::phases::data_collection::{self, DataCollection};
 use crate::phases::decisions::{self, Decisions};
 use crate::phases::evaluation::{self, Evaluation};
-use crate::phases::lora::{self, Lora};
+use crate::phases::lora::{self, Lora, LoraRecord};
+use crate::phases::memorise::MemoriseRecord;
 use crate::phases::training::{self, Training};
 use crate::train::metrics::TrainingRecord;
 
@@ -72,14 +72,15 @@ fn timed<T>(
 /// # Errors
 /// When a record cannot be read or a figure cannot be drawn.
 pub fn figures(exp: &Experiment) -> Result<usize> {
-    for name in ["data", "base", "twins", "floor", "lora", "training", "evaluation", "decisions"] {
+    for name in ["data", "base", "twins", "lora", "memorise", "training", "evaluation", "decisions"] {
         publish(exp, name)?;
     }
     let mut charts = Vec::new();
-    charts.extend(of_record(exp, "twins", figures::base::of_twins)?);
-    charts.extend(of_record(exp, "floor", |record: &Floor| vec![figures::base::floor(record)])?);
+    charts.extend(of_record(exp, "twins", figures::twins::all)?);
     charts.extend(of_record(exp, "base", base_model::charts)?);
     charts.extend(of_record(exp, "data", |record: &DataRecord| figures::data::all(record))?);
+    charts.extend(of_record(exp, "lora", |record: &LoraRecord| vec![record.chart()])?);
+    charts.extend(of_record(exp, "memorise", |record: &MemoriseRecord| vec![record.chart()])?);
     charts.extend(of_record(exp, "training", |record: &TrainingRecord| figures::training::all(record))?);
     charts.extend(of_record(exp, "evaluation", |record: &EvaluationRecord| figures::evaluation::all(record))?);
     let figures: Vec<Figure> = charts.iter().map(figures::draw).collect::<Result<_>>()?;

@@ -1,5 +1,7 @@
 //! Integration tests, one binary: linking the tensor and table libraries once is most of the cost.
 
+#[cfg(feature = "cli")]
+mod background;
 mod base_import;
 #[cfg(feature = "cli")]
 mod bench_cli;
@@ -9,6 +11,7 @@ mod collapse_calibration;
 mod data_phase;
 #[cfg(feature = "cli")]
 mod fetch;
+mod figures;
 mod house;
 mod model_audit;
 mod model_golden;

@@ -83,6 +83,9 @@ fn the_floor_of_label_smoothing_flags_the_earlier_log() -> Outcome {
         Ok(v1) => {
             let floor = audit::floor_of_log(&Path::new(&v1).join("v1_8k_strongreg_log.jsonl"), 0.1, 8000)?;
             assert!(!floor.finding().sound, "{floor:?}");
+            let last = |kind: &str| floor.curves[kind].last().unwrap().1;
+            assert!((last("train_loss") - audit::EARLIER.training).abs() < 5e-5, "what the figure says is in the log");
+            assert!((last("val_loss") - audit::EARLIER.validation).abs() < 5e-5);
         }
         Err(_) => println!("skipped: CODELORA_V1 is not set"),
     }
@@ -119,9 +122,9 @@ fn audits_draw_figures() -> Outcome {
     let record = AuditRecord::new(&trained(Attention::Causal)?, &ids(), floor.clone(), 1)?;
     assert_eq!(record.findings().iter().filter(|finding| !finding.sound).count(), 1, "the loss stands at its floor");
     let mut charts = figures::base::all(&record, None, &[]);
-    charts.push(figures::base::floor(&floor.unwrap()));
+    charts.push(figures::twins::log(&floor.unwrap()));
     let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
-    assert_eq!(names, ["base-causality", "base-leak", "base-gradient", "base-overfit", "base-floor"]);
+    assert_eq!(names, ["base-causality", "base-leak", "base-gradient", "base-overfit", "base-log"]);
     for chart in &charts {
         assert!(figures::draw(chart)?.svg.contains(&chart.title));
     }

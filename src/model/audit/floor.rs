@@ -78,6 +78,29 @@ impl Floor {
     }
 }
 
+/// What the earlier attempt's log reports last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EarlierLoss {
+    /// Training loss, nats per token.
+    pub training: f64,
+    /// Validation loss, nats per token.
+    pub validation: f64,
+    /// Label smoothing ε of both.
+    pub smoothing: f64,
+    /// The vocabulary that ε was spread over.
+    pub vocabulary: usize,
+}
+
+impl EarlierLoss {
+    /// The floor of these losses, nats per token.
+    pub fn floor(&self) -> f64 {
+        smoothing_floor(self.smoothing, self.vocabulary)
+    }
+}
+
+/// The earlier attempt at step 50,000 (read from its published log).
+pub const EARLIER: EarlierLoss = EarlierLoss { training: 1.2439, validation: 1.2539, smoothing: 0.1, vocabulary: 8000 };
+
 /// The lowest cross-entropy that label smoothing allows, in nats per token: the entropy of the smoothed target,
 /// −p·ln p − (V − 1)·q·ln q with q = ε/V and p = 1 − ε + q. Only a model that knows the next token reaches it.
 pub fn smoothing_floor(smoothing: f64, vocab: usize) -> f64 {

@@ -3,6 +3,7 @@
 //! The earlier model was trained without a causal mask: every position saw the token it had to predict. Its loss looked
 //! perfect, and stood 0.03 nats above the floor that label smoothing leaves even to a model that knows the answer.
 
+mod attention;
 mod causality;
 mod floor;
 mod leak;
@@ -15,8 +16,9 @@ use crate::error::{Error, Result};
 use crate::model::dropout::Dropout;
 use crate::model::transformer::Transformer;
 
+pub use attention::Head;
 pub use causality::{Causality, Place, causality};
-pub use floor::{Floor, Report, floor_of_log, smoothing_floor};
+pub use floor::{EARLIER, EarlierLoss, Floor, Report, floor_of_log, smoothing_floor};
 pub use leak::{Leak, leak};
 pub use learning::{Gradient, Overfit, gradient, overfit};
 

@@ -1,0 +1,131 @@
+//! Horizontal bars by label.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::{Area, Drawn, LEGEND, legend, nice_ceiling, reference, text, tick, width};
+use crate::figures::chart::Bars;
+use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
+
+/// Title, axis and margins, without legend and rows.
+const AROUND: u32 = 40 + 14 + 44 + 12;
+
+/// Bars laid beside each other in one row.
+fn beside(bars: &Bars) -> usize {
+    if bars.stacked { 1 } else { bars.groups.len().max(1) }
+}
+
+/// Height of the figure in SVG units: as many rows as there are, each as high as its bars need.
+pub(super) fn height(bars: &Bars) -> u32 {
+    let (rows, groups) = (bars.labels.len().max(1) as u32, beside(bars) as u32);
+    let row = match (rows, groups) {
+        (..=4, 1) => 52,
+        (..=4, _) => 30 * groups + 16,
+        (5..=9, 1) => 40,
+        (5..=9, _) => 20 * groups + 8,
+        (_, 1) => 28,
+        (_, _) => 13 * groups + 6,
+    };
+    let legend = if bars.groups.len() > 1 { LEGEND } else { 0 };
+    (AROUND + legend + rows * row).max(220)
+}
+
+pub(super) fn draw<DB: DrawingBackend>(bars: &Bars, area: &Area<DB>, scale: u32) -> Drawn<DB> {
+    let names: Vec<&str> = bars.groups.iter().map(|(name, _)| name.as_str()).collect();
+    let area = legend(&names, area, scale)?;
+    let rows = bars.labels.len().max(1);
+    let total = |row: usize| -> f64 {
+        let values = bars.groups.iter().map(|(_, values)| values[row]);
+        if bars.stacked { values.sum() } else { values.fold(0.0, f64::max) }
+    };
+    let ends = bars.intervals.iter().flatten().map(|(_, high)| *high);
+    let longest = (0..bars.labels.len())
+        .map(total)
+        .chain(ends)
+        .chain(bars.references.iter().map(|(x, _)| *x))
+        .fold(0.0, f64::max);
+    let right =
+        if bars.percent { longest.max(bars.x_at_least) } else { nice_ceiling((longest * 1.08).max(bars.x_at_least)) };
+    let widest = bars.labels.iter().map(|label| width(label, 14)).max().unwrap_or(0);
+    let mut chart = ChartBuilder::on(&area)
+        .margin_right(46 * scale)
+        .margin_top(14 * scale)
+        .x_label_area_size(44 * scale)
+        .y_label_area_size((widest + 14).clamp(60, 260) * scale)
+        .build_cartesian_2d(0.0..right, 0.0..rows as f64)?;
+    let percent = bars.percent;
+    chart
+        .configure_mesh()
+        .x_desc(bars.x.as_str())
+        .disable_y_mesh()
+        .y_labels(0)
+        .label_style(text(13, scale))
+        .axis_desc_style(text(14, scale))
+        .axis_style(INK)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|x| if percent { format!("{:.0} %", x * 100.0) } else { tick(*x) })
+        .x_labels(6)
+        .draw()?;
+    let thickness = 0.76 / beside(bars) as f64;
+    let small = if rows * beside(bars) > 24 { 11 } else { 13 };
+    let after = text(small, scale).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut values_shown = Vec::new();
+    for row in 0..bars.labels.len() {
+        let top = rows as f64 - row as f64 - 0.12;
+        let mut offset = 0.0;
+        for (group, ((_, values), color)) in bars.groups.iter().zip(SERIES.iter().cycle()).enumerate() {
+            let value = values[row];
+            let y = if bars.stacked { top } else { top - group as f64 * thickness };
+            let (start, end) = if bars.stacked { (offset, offset + value) } else { (0.0, value) };
+            chart.draw_series([Rectangle::new([(start, y), (end, y - thickness)], color.filled())])?;
+            offset += value;
+            let middle = y - thickness / 2.0;
+            let mut label_at = end;
+            if let Some((low, high)) = bars.intervals.get(group).and_then(|intervals| intervals.get(row)) {
+                let cap = thickness * 0.16;
+                let strokes = [
+                    vec![(*low, middle), (*high, middle)],
+                    vec![(*low, middle - cap), (*low, middle + cap)],
+                    vec![(*high, middle - cap), (*high, middle + cap)],
+                ];
+                // Ink on a white ground: an interval must show on its own dark bar too.
+                let styles = [WHITE.stroke_width(4 * scale), INK.stroke_width(3 * scale / 2)];
+                for style in styles {
+                    chart.draw_series(strokes.iter().map(|stroke| PathElement::new(stroke.clone(), style)))?;
+                }
+                label_at = label_at.max(*high);
+            }
+            if !bars.stacked {
+                let shown = if percent { format!("{:.0} %", value * 100.0) } else { tick(value) };
+                values_shown.push((shown, label_at, middle));
+            }
+        }
+        if bars.stacked {
+            values_shown.push((tick(offset), offset, top - thickness / 2.0));
+        }
+    }
+    let right_aligned = text(13, scale).pos(Pos::new(HPos::Right, VPos::Center));
+    // Labels stand outside the plotting area, so they are drawn on the area around it, in its own pixels.
+    let ((around_left, around_top), (inner, rows_at)) =
+        (area.get_base_pixel(), chart.plotting_area().get_pixel_range());
+    let height = f64::from(rows_at.end - rows_at.start);
+    for (row, label) in bars.labels.iter().enumerate() {
+        let y = rows_at.start - around_top + (height * (row as f64 + 0.5) / rows as f64) as i32;
+        let x = inner.start - around_left - 8 * scale as i32;
+        area.draw(&Text::new(label.clone(), (x, y), right_aligned.clone()))?;
+    }
+    for (x, label) in &bars.references {
+        reference(&mut chart, [(*x, 0.0), (*x, rows as f64)], scale)?;
+        let anchor = text(13, scale).color(&REFERENCE).pos(Pos::new(HPos::Center, VPos::Bottom));
+        chart.draw_series([Text::new(label.clone(), (*x, rows as f64), anchor)])?;
+    }
+    // Values last, so that no line strikes them through.
+    let gap = 6 * scale as i32;
+    chart.draw_series(
+        values_shown
+            .into_iter()
+            .map(|(shown, x, y)| EmptyElement::at((x, y)) + Text::new(shown, (gap, 0), after.clone())),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Counts in bins.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::{Area, Drawn, legend, nice_ceiling, reference, text, tick};
+use crate::figures::chart::Histogram;
+use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
+
+pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, scale: u32) -> Drawn<DB> {
+    let names: Vec<&str> = histogram.groups.iter().map(|(name, _)| name.as_str()).collect();
+    let area = legend(&names, area, scale)?;
+    let bins = histogram.groups.iter().map(|(_, counts)| counts.len()).max().unwrap_or(0);
+    let count = |bin: usize, groups: usize| -> f64 {
+        histogram.groups.iter().take(groups).map(|(_, counts)| counts.get(bin).copied().unwrap_or(0.0)).sum()
+    };
+    let all = histogram.groups.len();
+    let tallest = (0..bins).map(|bin| count(bin, all)).fold(0.0, f64::max);
+    let last = histogram.start + histogram.width * bins as f64;
+    let right = histogram.references.iter().map(|(x, _)| *x + histogram.width).fold(last, f64::max);
+    let top = nice_ceiling(tallest * 1.12);
+    let mut chart = ChartBuilder::on(&area)
+        .margin_right(20 * scale)
+        .margin_top(14 * scale)
+        .x_label_area_size(44 * scale)
+        .y_label_area_size(62 * scale)
+        .build_cartesian_2d(histogram.start..right, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .x_desc(histogram.x.as_str())
+        .y_desc(histogram.y.as_str())
+        .disable_x_mesh()
+        .label_style(text(13, scale))
+        .axis_desc_style(text(14, scale))
+        .axis_style(INK)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|x| tick(*x))
+        .y_label_formatter(&|y| tick(*y))
+        .x_labels(10)
+        .y_labels(6)
+        .draw()?;
+    for bin in 0..bins {
+        let left = histogram.start + histogram.width * bin as f64;
+        let end = left + histogram.width * 0.94;
+        for (group, color) in (0..all).zip(SERIES.iter().cycle()) {
+            let (bottom, height) = (count(bin, group), count(bin, group + 1));
+            chart.draw_series([Rectangle::new([(left, bottom), (end, height)], color.filled())])?;
+        }
+    }
+    for (x, label) in &histogram.references {
+        reference(&mut chart, [(*x, 0.0), (*x, top)], scale)?;
+        let anchor = text(13, scale).color(&REFERENCE).pos(Pos::new(HPos::Center, VPos::Bottom));
+        chart.draw_series([Text::new(label.clone(), (*x, top), anchor)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Records as tables.
+
+use polars::prelude::{Column, df};
+
+use super::attempts::verdict;
+use super::{Badge, Html, badge, beside, code, percent, python, rows_of, short, table};
+use crate::bench::report::escape;
+use crate::bench::twins::{Twin, TwinsRecord};
+use crate::decide::{Decision, DecisionRecord, Remark, Verdict};
+use crate::error::Result;
+use crate::experiment::{Experiment, Rule};
+use crate::model::audit::{AuditRecord, Finding};
+use crate::phases::base_model::BaseRecord;
+use crate::phases::cost::Cost;
+use crate::phases::lora::{AdaptedLayer, LoraRecord};
+use crate::phases::memorise::MemoriseRecord;
+use crate::phases::training::WrittenAt;
+use crate::train::metrics::{EvaluationRow, GeneratedCheck, TrainingRecord};
+
+/// What is known of the base: shape, size, training.
+///
+/// # Errors
+/// As the table library.
+pub fn base(record: &BaseRecord) -> Result<Html> {
+    let arch = &record.arch;
+    let mut rows = vec![
+        ("layers".to_string(), arch.num_layers.to_string()),
+        ("hidden size".into(), arch.hidden_dim.to_string()),
+        ("heads".into(), arch.num_heads.to_string()),
+        ("vocabulary".into(), record.vocabulary.to_string()),
+        ("context (tokens)".into(), arch.max_seq_length.to_string()),
+        ("parameters".into(), record.parameters.to_string()),
+    ];
+    if let Some(pretraining) = &record.pretraining {
+        rows.push(("tokens seen in pre-training".into(), pretraining.training.tokens_seen.to_string()));
+        for loss in &pretraining.held_out {
+            rows.push((format!("held-out loss, {} (nats/token)", loss.source), short(loss.nats_per_token)));
+        }
+    }
+    let (names, values): (Vec<String>, Vec<String>) = rows.into_iter().unzip();
+    Ok(table(&df!("property" => names, "value" => values)?))
+}
+
+/// What the audits found.
+///
+/// # Errors
+/// As the table library.
+pub fn findings(record: &AuditRecord) -> Result<Html> {
+    let findings = record.findings();
+    let column = |of: fn(&Finding) -> String| findings.iter().map(of).collect::<Vec<_>>();
+    Ok(table(&df!(
+        "audit" => column(|finding| finding.audit.clone()),
+        "verdict" => column(|finding| if finding.sound { "✓ sound" } else { "✗ unsound" }.into()),
+        "finding" => column(|finding| finding.says.clone()),
+    )?))
+}
+
+/// The twins side by side: what each wrote for the same prompt.
+pub fn twins(record: &TwinsRecord, index: usize) -> Html {
+    let side = |twin: &Twin| {
+        let written = twin.written.get(index);
+        written.map_or_else(|| Html(String::new()), |w| code(&format!("{}{}", w.prompt, w.completion), false))
+    };
+    beside(("with a mask", side(&record.masked)), ("without", side(&record.unmasked)))
+}
+
+/// What was proven of the adapter.
+///
+/// # Errors
+/// As the table library.
+pub fn proofs(record: &LoraRecord) -> Result<Html> {
+    let proofs = &record.proofs;
+    let rows = [
+        ("a fresh adapter leaves every logit as it was, to the bit", yes(proofs.fresh_equals_base)),
+        ("adapter tensors that get a gradient", format!("{} of {}", proofs.with_gradient, proofs.tensors)),
+        ("gradient against finite differences, relative error", format!("{:.1e}", proofs.gradient_error)),
+        ("merged against unmerged, largest difference of a logit", format!("{:.1e}", proofs.merge_error)),
+        ("base weights unchanged after merging and unmerging, to the bit", yes(proofs.base_unchanged)),
+    ];
+    let (names, values): (Vec<&str>, Vec<String>) = rows.into_iter().unzip();
+    Ok(table(&df!("proof" => names, "result" => values)?))
+}
+
+/// Trainable parameters by layer.
+///
+/// # Errors
+/// As the table library.
+pub fn layers(record: &LoraRecord) -> Result<Html> {
+    let count = |of: fn(&AdaptedLayer) -> usize| record.layers.iter().map(|layer| of(layer) as u64).collect::<Vec<_>>();
+    Ok(table(&df!(
+        "layer" => record.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>(),
+        "inputs" => count(|layer| layer.input),
+        "outputs" => count(|layer| layer.output),
+        "rank" => count(|layer| layer.rank),
+        "trainable" => count(|layer| layer.parameters),
+        "of the layer's weights" => record.layers.iter().map(|l| percent(l.parameters as f64 / (l.input * l.output) as f64)).collect::<Vec<_>>(),
+    )?))
+}
+
+/// Every evaluation of a training run.
+///
+/// # Errors
+/// As the table library.
+pub fn evaluations(record: &TrainingRecord) -> Result<Html> {
+    let rows = &record.evaluations;
+    let loss = |of: fn(&EvaluationRow) -> f64| rows.iter().map(of).collect::<Vec<f64>>();
+    let share = |of: fn(&GeneratedCheck) -> f64| {
+        rows.iter().map(|row| row.generated.as_ref().map(|check| percent(of(check)))).collect::<Vec<Option<String>>>()
+    };
+    Ok(table(&df!(
+        "step" => rows.iter().map(|row| row.step as u64).collect::<Vec<_>>(),
+        "train loss (nats/token)" => loss(|row| row.train_loss),
+        "validation loss" => loss(|row| row.validation_loss),
+        "passes its tests" => share(|check| check.pass_rate),
+        "parses" => share(|check| check.syntax_valid_rate),
+        "collapsed" => share(|check| check.collapse_rate),
+    )?))
+}
+
+/// The files that verdicts rest on.
+///
+/// # Errors
+/// As the table library.
+pub fn evidence(record: &DecisionRecord) -> Result<Html> {
+    let column = |of: fn(&Decision) -> String| record.decisions.iter().map(of).collect::<Vec<_>>();
+    Ok(table(&df!(
+        "gate" => column(|decision| decision.gate.name.clone()),
+        "metric" => column(|decision| decision.gate.metric.clone()),
+        "file" => column(|decision| decision.evidence.file.clone()),
+        "SHA-256, first 12 digits" => column(|decision| decision.evidence.sha256.chars().take(12).collect()),
+    )?))
+}
+
+/// The gates that stand in the experiment file for one phase, as they were declared before the run.
+pub fn gates(experiment: &Experiment, phase: &str) -> Html {
+    let of_phase = experiment.config.gates.iter().filter(|gate| gate.metric.split('.').next() == Some(phase));
+    rows_of(
+        ["gate", "passes when", "why"],
+        of_phase.map(|gate| {
+            let sign = match gate.rule {
+                Rule::AtLeast => "≥",
+                Rule::AtMost => "≤",
+            };
+            let rule = format!("<code>{}</code> {sign} {}", escape(&gate.metric), short(gate.threshold));
+            [escape(&gate.name), rule, escape(&gate.reason)]
+        }),
+    )
+}
+
+/// Verdicts as badges, each beside its value and what follows from it.
+pub fn verdicts(record: &DecisionRecord) -> Html {
+    rows_of(
+        ["gate", "verdict", "value [95 % interval]", "what follows"],
+        record.decisions.iter().map(|decision| {
+            let (word, kind) = match decision.verdict {
+                Verdict::Pass => ("✓ pass", Badge::Good),
+                Verdict::Fail => ("✗ fail", Badge::Bad),
+                Verdict::Inconclusive => ("? inconclusive", Badge::Open),
+            };
+            let value = &decision.value;
+            let estimate = if value.low == value.high {
+                short(value.estimate)
+            } else {
+                format!("{} [{}, {}]", short(value.estimate), short(value.low), short(value.high))
+            };
+            [escape(&decision.gate.name), badge(word, kind), estimate, escape(&decision.action)]
+        }),
+    )
+}
+
+/// What persons decided: name, date and remark under each gate, as `decisions.md` in the run's folder has them.
+///
+/// # Errors
+/// As the table library.
+pub fn remarks(record: &DecisionRecord) -> Result<Html> {
+    let column = |of: fn(&Remark) -> &String| {
+        let cell =
+            |decision: &Decision| decision.remark.as_ref().map_or("–".to_string(), |remark| of(remark).clone());
+        record.decisions.iter().map(cell).collect::<Vec<_>>()
+    };
+    Ok(table(&df!(
+        "gate" => record.decisions.iter().map(|decision| decision.gate.name.clone()).collect::<Vec<_>>(),
+        "verdict" => record.decisions.iter().map(|decision| decision.verdict.name()).collect::<Vec<_>>(),
+        "decided by" => column(|remark| &remark.name),
+        "on" => column(|remark| &remark.date),
+        "remark" => column(|remark| &remark.remark),
+    )?))
+}
+
+/// What each phase cost; energy only where it was asked for.
+///
+/// # Errors
+/// As the table library.
+pub fn costs(costs: &[Cost]) -> Result<Html> {
+    let column = |of: fn(&Cost) -> String| costs.iter().map(of).collect::<Vec<_>>();
+    let mut frame = df!(
+        "phase" => column(|cost| cost.phase.clone()),
+        "work" => column(|cost| cost.work.clone()),
+        "seconds" => costs.iter().map(|cost| cost.seconds.round()).collect::<Vec<f64>>(),
+    )?;
+    if costs.iter().any(|cost| cost.watt_hours.is_some()) {
+        let energy: Vec<Option<f64>> = costs.iter().map(|cost| cost.watt_hours).collect();
+        frame = frame.hstack(&[Column::new("energy (Wh, estimated)".into(), energy)])?;
+    }
+    Ok(table(&frame))
+}
+
+/// What was learned of the adapter by training it on one batch.
+///
+/// # Errors
+/// As the table library.
+pub fn memorised(record: &MemoriseRecord) -> Result<Html> {
+    let end = |losses: Option<&f64>| losses.map_or("–".into(), |loss| short(*loss));
+    let rows = [
+        ("samples in the batch", record.samples.to_string()),
+        ("supervised tokens", record.tokens.to_string()),
+        ("trainable parameters", record.trainable.to_string()),
+        ("loss before (nats/token)", end(record.losses.first())),
+        ("loss after", end(record.losses.last())),
+        ("steps", record.losses.len().to_string()),
+        ("base weights unchanged by it, to the bit", yes(record.base_unchanged)),
+    ];
+    let (names, values): (Vec<&str>, Vec<String>) = rows.into_iter().unzip();
+    Ok(table(&df!("one batch" => names, "result" => values)?))
+}
+
+/// What the model wrote for the same task while it was trained, step by step.
+pub fn samples(rows: &[WrittenAt]) -> Html {
+    let Some(first) = rows.first() else {
+        return Html("<p>This run kept none of what the model wrote while it was trained.</p>".into());
+    };
+    rows_of(
+        ["step", &format!("what it wrote for {}", first.task), "verdict"],
+        rows.iter()
+            .filter(|row| row.task == first.task)
+            .map(|row| [row.step.to_string(), python(row.body.trim_end()).0, verdict(&row.outcome)]),
+    )
+}
+
+fn yes(holds: bool) -> String {
+    if holds { "✓ yes" } else { "✗ no" }.to_string()
+}
