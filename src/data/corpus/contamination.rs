@@ -5,12 +5,13 @@
 //! that no function of the corpus may have.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::artifact;
-use crate::data::corpus::repeats::{chain, hash, words};
+use crate::data::corpus::repeats::{Identity, chain, hash, words};
 use crate::data::task::Task;
 use crate::error::Result;
 
@@ -25,7 +26,7 @@ const FEWEST: usize = 3;
 #[derive(Debug, Default)]
 pub struct Contamination {
     /// Which passages a gram occurs in.
-    grams: HashMap<u64, Vec<u32>>,
+    grams: HashMap<u64, Vec<u32>, BuildHasherDefault<Identity>>,
     /// Distinct grams of each passage.
     sizes: Vec<usize>,
 }
@@ -89,10 +90,13 @@ impl Contamination {
 
     /// Whether a document holds one of the passages.
     pub fn holds(&self, document: &str) -> bool {
-        let mut found: HashMap<u32, usize> = HashMap::new();
-        for gram in grams(document) {
-            for place in self.grams.get(&gram).into_iter().flatten() {
-                *found.entry(*place).or_default() += 1;
+        // Nearly no gram of a document is one of the benchmarks', so only those that are need to be told apart.
+        let (mut seen, mut found) = (BTreeSet::new(), HashMap::<u32, usize>::new());
+        for gram in hashes(document).windows(GRAM).map(chain) {
+            if let Some(places) = self.grams.get(&gram)
+                && seen.insert(gram)
+            {
+                places.iter().for_each(|&place| *found.entry(place).or_default() += 1);
             }
         }
         found.iter().any(|(&place, &count)| count as f64 >= SHARE * self.sizes[place as usize] as f64)
@@ -101,8 +105,11 @@ impl Contamination {
 
 /// Distinct grams of a text.
 fn grams(text: &str) -> BTreeSet<u64> {
-    let words: Vec<u64> = words(text).map(|word| hash(word.as_bytes())).collect();
-    words.windows(GRAM).map(chain).collect()
+    hashes(text).windows(GRAM).map(chain).collect()
+}
+
+fn hashes(text: &str) -> Vec<u64> {
+    words(text).map(|word| hash(word.as_bytes())).collect()
 }
 
 #[cfg(test)]

@@ -200,4 +200,21 @@ mod tests {
             assert!(pair.ends_with('\n') && !pair.ends_with("\n\n"));
         }
     }
+
+    #[test]
+    fn lines_are_those_of_the_parser() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pages.py");
+        let keep =
+            "def scale(values, factor):\n    \"\"\"Scale values.\"\"\"\n    return [v * factor for v in values]\n";
+        // Form feeds between sections, as old sources have them.
+        let text = format!("import os\n\x0c\n\x0c\ndef add(a, b):\n    return a + b\n\x0c\n{keep}");
+        std::fs::write(&file, text).unwrap();
+        let rows = documents(&[file]).unwrap();
+        let of =
+            |kind: &str| rows.iter().filter(|row| row.kind == kind).map(|row| row.text.as_str()).collect::<Vec<_>>();
+        assert_eq!(of("pair"), [keep]);
+        let raw = of("raw");
+        assert!(raw.len() == 1 && raw[0].contains("def scale") && !raw[0].contains("a + b"), "{raw:?}");
+    }
 }
