@@ -2,6 +2,7 @@
 
 mod arguments;
 mod show;
+mod speed;
 mod sweep;
 
 use std::path::Path;
@@ -93,6 +94,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Verb::Lab(args) => run_lab(&args),
         Verb::Export(args) => args.run(&open(&args.common)?),
+        Verb::BenchSpeed(args) => args.run(&open(&args.common)?),
     }
 }
 

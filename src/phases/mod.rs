@@ -10,6 +10,7 @@ pub mod import;
 pub mod judging;
 pub mod lora;
 pub mod pretraining;
+pub mod speed;
 pub mod sweep;
 pub mod training;
 pub mod twins;
