@@ -7,6 +7,7 @@ mod data_phase;
 #[cfg(feature = "cli")]
 mod fetch;
 mod house;
+mod model_as_one;
 mod model_audit;
 mod model_golden;
 mod model_proofs;

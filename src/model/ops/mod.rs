@@ -202,7 +202,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resul
     }
 }
 
-/// [`cross_entropy`] of the logits `states · weightᵀ`: states `(n, hidden)`, weight `(vocab, hidden)`.
+/// [`cross_entropy()`] of the logits `states · weightᵀ`: states `(n, hidden)`, weight `(vocab, hidden)`.
 ///
 /// # Errors
 /// The tensor library's.

@@ -126,7 +126,7 @@ impl Heads {
             let k = Matrix::rows(&scratch.k, d);
             product((rows, columns, d), q, k.t(), &mut scratch.scores, columns, false, false);
             vectorised(|| {
-                for row in start..end {
+                for (row, lse) in (start..).zip(&mut lse[start..end]) {
                     let scores = &mut scratch.scores[(row - start) * columns..][..columns];
                     let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
                     // Weights relative to the largest; the row is divided by their sum at the end, when it is short.
@@ -135,7 +135,7 @@ impl Heads {
                     let total = sum(seen);
                     hidden.fill(0.0);
                     totals[row - start] = 1.0 / total;
-                    lse[row] = top + total.ln();
+                    *lse = top + total.ln();
                 }
             });
             self.mask_block(&mut scratch.scores[..rows * columns], columns, (index, start, seq));
@@ -176,10 +176,10 @@ impl Heads {
             product(size, q, k.t(), &mut scratch.scores, columns, false, false);
             product(size, d_out, v.t(), &mut scratch.grads, columns, false, false);
             vectorised(|| {
-                for row in start..end {
+                for (row, lse) in (start..).zip(&lse[start..end]) {
                     let scores = &mut scratch.scores[(row - start) * columns..][..columns];
                     let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
-                    seen.iter_mut().for_each(|score| *score = exp(*score - lse[row]));
+                    seen.iter_mut().for_each(|score| *score = exp(*score - lse));
                     hidden.fill(0.0);
                 }
             });
