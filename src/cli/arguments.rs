@@ -9,6 +9,7 @@ use codelora::phases::export;
 use codelora::phases::import::Import;
 
 use super::bench::BenchArgs;
+use super::speed::SpeedArgs;
 
 /// Verified samples, LoRA on candle, a benchmark one can believe.
 ///
@@ -65,6 +66,11 @@ pub enum Verb {
         after_help = "Examples:\n  codelora export --output target/merged --merged\n  codelora export --hf target/starcoder2"
     )]
     Export(ExportArgs),
+    /// Time fixed workloads and keep the figures under benches/records.
+    #[command(
+        after_help = "Examples:\n  codelora bench-speed --external data/external\n  codelora bench-speed --only lora-step,decode --repeat 9\n  codelora bench-speed --table"
+    )]
+    BenchSpeed(SpeedArgs),
 }
 
 /// Arguments of every phase.

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod show;
+mod speed;
 mod sweep;
 
 use std::path::Path;
@@ -86,6 +87,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Verb::Lab(args) => run_lab(&args),
         Verb::Export(args) => args.run(&open(&args.common)?),
+        Verb::BenchSpeed(args) => args.run(&open(&args.common)?),
     }
 }
 

@@ -56,11 +56,41 @@ impl Mask {
     /// What element `index` is multiplied by: 0 or 1 / (1 − p).
     #[inline]
     pub fn factor(self, index: u64) -> f32 {
+        if self.draw(index) < self.threshold() { 0.0 } else { self.kept() }
+    }
+
+    /// Multiplies `values`, which are the elements from `first` on, by their factors.
+    pub fn apply(self, values: &mut [f32], first: u64) {
+        let (threshold, kept) = (self.threshold(), self.kept());
+        ops::vectorised(
+            #[inline(always)]
+            || {
+                for (value, index) in values.iter_mut().zip(first..) {
+                    *value *= if self.draw(index) < threshold { 0.0 } else { kept };
+                }
+            },
+        );
+    }
+
+    /// 24 random bits of element `index`.
+    #[inline(always)]
+    fn draw(self, index: u64) -> u32 {
         // SplitMix64's finaliser: enough mixing that neighbours are independent, cheap enough to compute twice.
         let mut z = self.seed ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let uniform = ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32;
-        if f64::from(uniform) < self.p { 0.0 } else { (1.0 / (1.0 - self.p)) as f32 }
+        ((z ^ (z >> 31)) >> 40) as u32
+    }
+
+    /// Draws below this are dropped: k / 2²⁴ < p.
+    #[inline]
+    fn threshold(self) -> u32 {
+        (self.p * f64::from(1u32 << 24)).ceil() as u32
+    }
+
+    /// What survives is scaled by this.
+    #[inline]
+    fn kept(self) -> f32 {
+        (1.0 / (1.0 - self.p)) as f32
     }
 }

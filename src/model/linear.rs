@@ -54,6 +54,23 @@ impl Linear {
         &mut self.adapters
     }
 
+    /// Whether this is a matrix and at most one plain low-rank update of it: what [`ops::block`] knows.
+    pub(crate) fn is_plain(&self) -> bool {
+        let mut enabled = self.adapters.iter().filter(|adapter| adapter.is_enabled());
+        enabled.next().is_none_or(|adapter| adapter.magnitude.is_none()) && enabled.next().is_none()
+    }
+
+    /// Whether no adapter is at work.
+    pub(crate) fn is_bare(&self) -> bool {
+        !self.adapters.iter().any(|adapter| adapter.is_enabled())
+    }
+
+    /// The matrix and the update of the adapter that is enabled, with this pass's mask.
+    pub(crate) fn projection(&self, dropout: &mut Dropout) -> ops::Projection {
+        let adapter = self.adapters.iter().find(|adapter| adapter.is_enabled());
+        ops::Projection { weight: self.weight.clone(), update: adapter.map(|adapter| adapter.update(dropout)) }
+    }
+
     /// `(…, in)` to `(…, out)`.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ impl Norm {
         Ok(Self { weight: vb.get(config.hidden_dim, "weight")?, bias, eps: config.norm_eps })
     }
 
+    fn as_part(&self) -> ops::Norm {
+        ops::Norm { weight: self.weight.clone(), bias: self.bias.clone(), eps: self.eps }
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.bias {
             Some(bias) => ops::layer_norm(x, &self.weight, bias, self.eps)?,
@@ -129,8 +133,40 @@ impl Block {
         })
     }
 
+    /// The whole block as one operation, where it is one: masks are dealt in the order of the single operations.
+    fn as_one(&self, rope: Option<&Rope>, dropout: &mut Dropout) -> Option<ops::Block> {
+        let (attn, ffn) = (&self.attn, &self.ffn);
+        if ![&attn.qkv, &attn.out_proj, &ffn.fc1, &ffn.fc2].into_iter().all(Linear::is_plain) {
+            return None;
+        }
+        let qkv = attn.qkv.projection(dropout);
+        let probabilities = dropout.mask(attn.dropout);
+        let out_proj = attn.out_proj.projection(dropout);
+        let attended = dropout.mask(self.residual_dropout);
+        let (fc1, fc2) = (ffn.fc1.projection(dropout), ffn.fc2.projection(dropout));
+        Some(ops::Block {
+            norm1: self.norm1.as_part(),
+            qkv,
+            out_proj,
+            norm2: self.norm2.as_part(),
+            fc1,
+            fc2,
+            heads: attn.heads,
+            rope: rope.cloned(),
+            causal: attn.causal,
+            activation: ffn.config.activation,
+            masks: [probabilities, attended, dropout.mask(self.residual_dropout)],
+        })
+    }
+
     /// The residual stream and the norms stay f32; the sub-layers compute in `floats`.
     fn forward(&self, x: &Tensor, rope: Option<&Rope>, dropout: &mut Dropout, floats: DType) -> Result<Tensor> {
+        if floats == DType::F32
+            && ops::fuses_blocks(x)
+            && let Some(block) = self.as_one(rope, dropout)
+        {
+            return Ok(ops::block(x, &block)?);
+        }
         let attended = self.attn.forward(&self.norm1.forward(x)?.to_dtype(floats)?, rope, dropout)?;
         let attended = attended.to_dtype(x.dtype())?;
         let x = (x + dropout.apply(&attended, self.residual_dropout)?)?; // (batch, seq, hidden)
@@ -284,6 +320,9 @@ impl Transformer {
     /// # Errors
     /// [`Error::Tensor`].
     pub fn loss(&self, hidden: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+        if self.floats == DType::F32 && self.lm_head.is_bare() {
+            return Ok(ops::head_loss(hidden, self.lm_head.weight(), targets, smoothing)?);
+        }
         Ok(ops::cross_entropy(&self.logits(&hidden.to_dtype(self.floats)?)?, targets, smoothing)?)
     }
 

@@ -13,6 +13,7 @@ pub mod judging;
 pub mod lora;
 pub mod memorise;
 pub mod pretraining;
+pub mod speed;
 pub mod sweep;
 pub mod training;
 pub mod twins;

@@ -118,17 +118,19 @@ impl AdamW {
                 rate: (lr / first) as f32,
                 root: (1.0 / second) as f32,
             };
-            let gradient = host(gradient)?;
-            let moments = Mutex::new((&mut slot.mean, &mut slot.square));
-            let op = HostStep { update, gradient: &gradient, moments };
-            if slot.variable.device().is_cpu() {
-                slot.variable.inplace_op1(&op)?;
-            } else {
-                let mut values = host(slot.variable.as_tensor())?;
-                op.run(&mut values);
-                let shape = slot.variable.shape().clone();
-                slot.variable.set(&Tensor::from_vec(values, shape, slot.variable.device())?)?;
-            }
+            with_host(gradient, |gradient| {
+                let moments = Mutex::new((&mut slot.mean, &mut slot.square));
+                let op = HostStep { update, gradient, moments };
+                if slot.variable.device().is_cpu() {
+                    slot.variable.inplace_op1(&op)?;
+                } else {
+                    let mut values = host(slot.variable.as_tensor())?;
+                    op.run(&mut values);
+                    let shape = slot.variable.shape().clone();
+                    slot.variable.set(&Tensor::from_vec(values, shape, slot.variable.device())?)?;
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -180,23 +182,27 @@ impl AdamW {
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     let mut sum = 0f64;
     for gradient in gradients.values() {
-        let parts: Vec<f64> = host(gradient)?
-            .par_chunks(CHUNK)
-            .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
-            .collect();
-        sum += parts.iter().sum::<f64>();
+        sum += with_host(gradient, |values| {
+            let parts = values.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum());
+            Ok(parts.collect::<Vec<f64>>().iter().sum::<f64>())
+        })?;
     }
     Ok(sum.sqrt())
 }
 
-fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+/// Calls `body` with a tensor's values on the host: where they lie, if they lie there.
+fn with_host<R>(tensor: &Tensor, body: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     if let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) {
-        return Ok(values[from..to].to_vec());
+        return body(&values[from..to]);
     }
     drop(storage);
-    Ok(tensor.flatten_all()?.to_vec1()?)
+    body(&tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    with_host(tensor, |values| Ok(values.to_vec()))
 }
 
 /// The numbers of one step for one parameter.

@@ -13,6 +13,7 @@ mod data_phase;
 mod fetch;
 mod figures;
 mod house;
+mod model_as_one;
 mod model_audit;
 mod model_golden;
 mod model_proofs;

@@ -84,6 +84,12 @@ impl LoraLayer {
         Ok(((y + correction)? + update.broadcast_mul(&factor)?)?)
     }
 
+    /// The update as one operation takes it, without DoRA's magnitudes.
+    pub(crate) fn update(&self, dropout: &mut Dropout) -> ops::Update {
+        let (a, b) = (self.a.as_tensor().clone(), self.b.as_tensor().clone());
+        ops::Update { a, b, scale: self.scale, mask: dropout.mask(self.dropout) }
+    }
+
     /// The adapted matrix, `(out, in)`.
     fn merged(&self, weight: &Tensor) -> Result<Tensor> {
         let sum = (weight + self.delta()?)?;

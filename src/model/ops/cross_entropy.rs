@@ -30,6 +30,25 @@ pub(super) fn log_sum_exp(z: &[f32]) -> f32 {
     top + (sums.iter().sum::<f32>() + rest).ln()
 }
 
+/// Log-sum-exp of a row of logits, and its loss in nats.
+#[inline(always)]
+pub(super) fn row_loss(z: &[f32], target: u32, smoothing: f32) -> (f32, f64) {
+    vectorised(|| {
+        let lse = log_sum_exp(z);
+        let mean = if smoothing > 0.0 { sum(z) / z.len() as f32 } else { 0.0 };
+        let loss = lse - (1.0 - smoothing) * z[target as usize] - smoothing * mean;
+        (lse, f64::from(loss))
+    })
+}
+
+/// Turns a row of logits into its gradient: (softmax(z) − (1 − ε) · onehot(y) − ε / V) · scale.
+#[inline(always)]
+pub(super) fn row_gradient(z: &mut [f32], target: u32, smoothing: f32, lse: f32, scale: f32) {
+    let even = smoothing / z.len() as f32;
+    vectorised(|| z.iter_mut().for_each(|z| *z = (exp(*z - lse) - even) * scale));
+    z[target as usize] -= (1.0 - smoothing) * scale;
+}
+
 impl CustomOp1 for CrossEntropy {
     fn name(&self) -> &'static str {
         "cross-entropy"
@@ -38,14 +57,7 @@ impl CustomOp1 for CrossEntropy {
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, vocab) = layout.shape().dims2()?;
         let logits = slices::of_storage(logits, layout)?;
-        let row = |(z, &target): (&[f32], &u32)| {
-            vectorised(|| {
-                let lse = log_sum_exp(z);
-                let mean = if self.smoothing > 0.0 { sum(z) / vocab as f32 } else { 0.0 };
-                let loss = lse - (1.0 - self.smoothing) * z[target as usize] - self.smoothing * mean;
-                (lse, f64::from(loss))
-            })
-        };
+        let row = |(z, &target): (&[f32], &u32)| row_loss(z, target, self.smoothing);
         let (lse, losses): (Vec<f32>, Vec<f64>) =
             logits.par_chunks(vocab).zip(&self.targets).with_min_len(16).map(row).unzip();
         // A NaN must reach the caller, so nothing is filtered from the mean.
@@ -54,27 +66,27 @@ impl CustomOp1 for CrossEntropy {
         Ok((CpuStorage::F32(vec![loss as f32]), Shape::from(())))
     }
 
-    /// dz = (softmax(z) − (1 − ε) · onehot(y) − ε / V) · g / n.
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (rows, vocab) = logits.dims2()?;
         let scale = grad.to_scalar::<f32>()? / rows as f32;
         let lse = self.lse.get().map(Vec::as_slice).unwrap_or_default();
         slices::read([logits], |[values]| {
             let mut dz = vec![0f32; values.len()];
-            let even = self.smoothing / vocab as f32;
             let rows = dz.par_chunks_mut(vocab).zip(values.par_chunks(vocab)).zip(lse).zip(&self.targets);
             rows.with_min_len(16).for_each(|(((dz, z), &lse), &target)| {
-                vectorised(|| dz.iter_mut().zip(z).for_each(|(dz, z)| *dz = (exp(z - lse) - even) * scale));
-                dz[target as usize] -= (1.0 - self.smoothing) * scale;
+                dz.copy_from_slice(z);
+                row_gradient(dz, target, self.smoothing, lse, scale);
             });
             Ok(Some(slices::tensor_like(dz, logits)?))
         })
     }
 }
 
-/// See [`super::cross_entropy`].
-pub(super) fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
-    let (rows, vocab) = logits.dims2()?;
+/// The targets as plain values.
+///
+/// # Errors
+/// When they are not one for each of `rows`, or one is outside the vocabulary.
+pub(super) fn checked_targets(targets: &Tensor, rows: usize, vocab: usize) -> Result<Vec<u32>> {
     let targets: Vec<u32> = targets.to_dtype(candle_core::DType::U32)?.to_vec1()?;
     if targets.len() != rows || rows == 0 {
         candle_core::bail!("{} targets for {rows} rows of logits", targets.len());
@@ -82,5 +94,12 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -
     if let Some(target) = targets.iter().find(|&&target| target as usize >= vocab) {
         candle_core::bail!("target {target} is outside the vocabulary of {vocab}");
     }
+    Ok(targets)
+}
+
+/// See [`super::cross_entropy`].
+pub(super) fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    let (rows, vocab) = logits.dims2()?;
+    let targets = checked_targets(targets, rows, vocab)?;
     logits.contiguous()?.apply_op1(CrossEntropy { targets, smoothing: smoothing as f32, lse: OnceLock::new() })
 }

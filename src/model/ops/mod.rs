@@ -9,10 +9,12 @@
 
 mod activation;
 mod attention;
+mod block;
 pub mod composed;
 mod cross_entropy;
 mod embedding;
 mod gemm;
+mod head;
 mod linear;
 mod norm;
 mod simd;
@@ -24,6 +26,9 @@ use candle_core::{Result, Tensor};
 
 use crate::model::config::{Activation, ArchConfig};
 use crate::model::dropout::Mask;
+
+pub use block::{Block, Norm, Projection, Update};
+pub(in crate::model) use simd::vectorised;
 
 static FUSED: AtomicBool = AtomicBool::new(true);
 
@@ -150,6 +155,20 @@ pub fn attention(
     }
 }
 
+/// A whole transformer block: x `(batch, seq, hidden)` to the same shape. Values and gradients as of the single operations
+/// one after another; one operation where the sequences can share the threads out among them.
+///
+/// # Errors
+/// The tensor library's; weights whose shapes do not fit together.
+pub fn block(x: &Tensor, block: &Block) -> Result<Tensor> {
+    if fuses_blocks(x) { block::block(x, block) } else { block::stepwise(x, block) }
+}
+
+/// Whether [`block()`] takes `x` through as one operation.
+pub fn fuses_blocks(x: &Tensor) -> bool {
+    fused(&[x]) && x.dims().first().is_some_and(|&batch| batch >= block::FEWEST)
+}
+
 /// Attention of new queries `(batch, heads, new, head_dim)` over cached keys and values `(batch, heads, columns,
 /// head_dim)`, the new ones last: `(batch, heads, new, head_dim)`. Row `r` sees columns from `starts[r]` to its own.
 /// For inference only: no gradient.
@@ -180,6 +199,18 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resul
         cross_entropy::cross_entropy(logits, targets, smoothing)
     } else {
         composed::cross_entropy(logits, targets, smoothing)
+    }
+}
+
+/// [`cross_entropy()`] of the logits `states · weightᵀ`: states `(n, hidden)`, weight `(vocab, hidden)`.
+///
+/// # Errors
+/// The tensor library's.
+pub fn head_loss(states: &Tensor, weight: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    if fused(&[states, weight]) && states.dim(0)? >= head::FEWEST {
+        head::head_loss(states, weight, targets, smoothing)
+    } else {
+        cross_entropy(&linear(states, weight)?, targets, smoothing)
     }
 }
 

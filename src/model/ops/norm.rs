@@ -31,34 +31,71 @@ fn dot_centred(x: &[f32], mean: f32) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
 }
 
-/// (x − mean) · r · weight + bias by row; the bias marks LayerNorm.
-fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) -> Vec<f32> {
+/// (x − mean) · r · weight + bias of each row; the bias marks LayerNorm. On the calling thread.
+pub(super) fn forward_rows(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
     let width = weight.len();
-    let mut y = vec![0f32; x.len()];
-    y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
-        vectorised(|| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let (mean, r) = moments(x, bias.is_some(), eps);
-                match bias {
-                    Some(bias) => {
-                        for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                            *y = (x - mean) * r * w + b;
-                        }
+    vectorised(|| {
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, r) = moments(x, bias.is_some(), eps);
+            match bias {
+                Some(bias) => {
+                    for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *y = (x - mean) * r * w + b;
                     }
-                    None => {
-                        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                            *y = x * r * w;
-                        }
+                }
+                None => {
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * r * w;
                     }
                 }
             }
-        });
+        }
     });
+}
+
+/// The gradient of [`forward_rows`]: adds dX to `dx`, and the rows of (dW, db) to `dw` and `db`. With g = dY · W and
+/// n = (x − mean) · r: dX = r · (g − [mean(g)] − n · mean(g · n)), the bracket for LayerNorm only.
+pub(super) fn backward_rows(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    (centred, eps): (bool, f32),
+    dx: &mut [f32],
+    (dw, db): (&mut [f32], &mut [f32]),
+) {
+    let width = weight.len();
+    let mut g = vec![0f32; width];
+    vectorised(|| {
+        let (dw, db) = (&mut dw[..width], &mut db[..width]);
+        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
+        for ((dx, x), grad) in rows {
+            let (mean, r) = moments(x, centred, eps);
+            for i in 0..width {
+                let normal = (x[i] - mean) * r;
+                dw[i] += grad[i] * normal;
+                db[i] += grad[i];
+                g[i] = grad[i] * weight[i];
+            }
+            let n = width as f32;
+            let mean_g = if centred { sum(&g) / n } else { 0.0 };
+            // Σ g · n = r · (Σ g · x − mean · Σ g)
+            let mean_gn = r * (dot(&g, x) / n - mean * mean_g);
+            for ((dx, x), g) in dx.iter_mut().zip(x).zip(&g) {
+                *dx += r * (g - mean_g - (x - mean) * r * mean_gn);
+            }
+        }
+    });
+}
+
+/// [`forward_rows`] on every thread.
+fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) -> Vec<f32> {
+    let chunk = ROWS * weight.len();
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| forward_rows(x, weight, bias, eps, y));
     y
 }
 
-/// dX, and the rows of (dW, db) summed. With g = dY · W and n = (x − mean) · r:
-/// dX = r · (g − [mean(g)] − n · mean(g · n)), the bracket for LayerNorm only.
+/// [`backward_rows`] on every thread: dX, dW and db.
 fn backward(x: &[f32], weight: &[f32], grad: &[f32], centred: bool, eps: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let width = weight.len();
     let mut dx = vec![0f32; x.len()];
@@ -67,25 +104,7 @@ fn backward(x: &[f32], weight: &[f32], grad: &[f32], centred: bool, eps: f32) ->
     let partial: Vec<(Vec<f32>, Vec<f32>)> = tasks
         .map(|((dx, x), grad)| {
             let (mut dw, mut db) = (vec![0f32; width], vec![0f32; width]);
-            vectorised(|| {
-                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
-                for ((dx, x), grad) in rows {
-                    let (mean, r) = moments(x, centred, eps);
-                    for i in 0..width {
-                        let normal = (x[i] - mean) * r;
-                        dw[i] += grad[i] * normal;
-                        db[i] += grad[i];
-                        dx[i] = grad[i] * weight[i];
-                    }
-                    let n = width as f32;
-                    let mean_g = if centred { sum(dx) / n } else { 0.0 };
-                    // Σ g · n = r · (Σ g · x − mean · Σ g)
-                    let mean_gn = r * (dot(dx, x) / n - mean * mean_g);
-                    for (dx, x) in dx.iter_mut().zip(x) {
-                        *dx = r * (*dx - mean_g - (x - mean) * r * mean_gn);
-                    }
-                }
-            });
+            backward_rows(x, weight, grad, (centred, eps), dx, (&mut dw, &mut db));
             (dw, db)
         })
         .collect();

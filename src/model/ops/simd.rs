@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 /// Runs `body` compiled for the machine's widest vectors. Everything inside must be inlined to profit.
 #[inline(always)]
-pub(super) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+pub(in crate::model) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
     ARCH.get_or_init(pulp::Arch::new).dispatch(body)
 }

@@ -36,3 +36,17 @@ pub(super) fn read<const N: usize, R>(tensors: [&Tensor; N], body: impl FnOnce([
 pub(super) fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.shape(), &Device::Cpu)
 }
+
+/// [`read`] for a number of tensors that is not known beforehand.
+pub(super) fn read_all<R>(tensors: &[Tensor], body: impl FnOnce(Vec<&[f32]>) -> Result<R>) -> Result<R> {
+    let contiguous: Vec<Tensor> = tensors.iter().map(Tensor::contiguous).collect::<Result<_>>()?;
+    let guards: Vec<_> = contiguous.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices = Vec::with_capacity(guards.len());
+    for (storage, layout) in &guards {
+        match &**storage {
+            Storage::Cpu(storage) => slices.push(of_storage(storage, layout)?),
+            _ => candle_core::bail!("a fused operation needs values on the CPU"),
+        }
+    }
+    body(slices)
+}

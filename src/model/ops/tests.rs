@@ -152,6 +152,107 @@ fn attention_agrees() {
     }
 }
 
+/// A block of `hidden` 12 over the tensors given: two norms (with biases when `layer`), four matrices, and where `low` the
+/// low-rank matrices of each.
+fn block_of(mut tensors: impl Iterator<Item = Tensor>, layer: bool, low: bool, masks: &[Option<Mask>; 7]) -> Block {
+    let mut next = || tensors.next().unwrap();
+    let norm = |next: &mut dyn FnMut() -> Tensor| Norm { weight: next(), bias: layer.then(next), eps: 1e-5 };
+    let linear = |next: &mut dyn FnMut() -> Tensor, mask| Projection {
+        weight: next(),
+        update: low.then(|| Update { a: next(), b: next(), scale: 0.7, mask }),
+    };
+    let (norm1, norm2) = (norm(&mut next), norm(&mut next));
+    let [qkv, out_proj, fc1, fc2] = [0, 1, 2, 3].map(|index| linear(&mut next, masks[index]));
+    let activation = if layer { Activation::Gelu } else { Activation::SwiGlu };
+    let masks = [masks[4], masks[5], masks[6]];
+    Block { norm1, qkv, out_proj, norm2, fc1, fc2, heads: 3, rope: None, causal: true, activation, masks }
+}
+
+/// The tensors that [`block_of`] takes.
+fn block_tensors(rng: &mut StdRng, layer: bool, low: bool) -> Vec<Tensor> {
+    let mut all: Vec<Tensor> = (0..if layer { 4 } else { 2 }).map(|_| random(rng, &[12])).collect();
+    for (out, input) in [(36, 12), (12, 12), (20, 12), (12, if layer { 20 } else { 10 })] {
+        all.push((random(rng, &[out, input]) * 0.3).unwrap());
+        if low {
+            all.extend([random(rng, &[2, input]), random(rng, &[out, 2])]);
+        }
+    }
+    all
+}
+
+#[test]
+fn blocks_agree() {
+    let rng = &mut seed::rng(1, "blocks");
+    let mut dropout = Dropout::new(seed::rng(1, "masks"));
+    let masks: [Option<Mask>; 7] = std::array::from_fn(|_| dropout.mask(0.2));
+    // 9 sequences: more than the groups of weight gradients, and no multiple of them; 70 positions: more than one block of
+    // rows of attention.
+    let x = random(rng, &[9, 70, 12]);
+    let turned = tables(70, 4);
+    let with_rope = |block: Block, rope: &Rope| Block { rope: Some(rope.clone()), ..block };
+    for layer in [true, false] {
+        for low in [true, false] {
+            for masks in [&[None; 7], &masks] {
+                let weights = block_tensors(rng, layer, low);
+                let build =
+                    |tensors: &[Tensor]| with_rope(block_of(tensors.iter().cloned(), layer, low, masks), &turned);
+                let all = [&[x.clone()], &weights[..]].concat();
+                let fused = |i: &[Tensor]| super::block::block(&i[0], &build(&i[1..]));
+                agree(&all, &fused, &|i| super::block::stepwise(&i[0], &build(&i[1..])), 5e-5);
+                // Nothing is trained: a gradient for x alone.
+                let fused = |i: &[Tensor]| super::block::block(&i[0], &build(&weights));
+                agree(&all[..1], &fused, &|i| super::block::stepwise(&i[0], &build(&weights)), 5e-5);
+            }
+        }
+    }
+    // A frozen base under trained updates.
+    let weights = block_tensors(rng, true, true);
+    let trained = |index: usize| index >= 4 && !(index - 4).is_multiple_of(3);
+    let place = |given: &[Tensor]| {
+        let mut given = given.iter();
+        let tensors =
+            weights.iter().enumerate().map(|(i, w)| if trained(i) { given.next().unwrap() } else { w }.clone());
+        with_rope(block_of(tensors, true, true, &masks), &turned)
+    };
+    let updates = weights.iter().enumerate().filter(|(i, _)| trained(*i)).map(|(_, w)| w.clone());
+    let all: Vec<Tensor> = std::iter::once(x.clone()).chain(updates).collect();
+    let fused = |i: &[Tensor]| super::block::block(&i[0], &place(&i[1..]));
+    agree(&all, &fused, &|i| super::block::stepwise(&i[0], &place(&i[1..])), 5e-5);
+    // The single operations themselves against finite differences.
+    let small = [&[random(rng, &[2, 5, 12])], &block_tensors(rng, true, true)[..]].concat();
+    let build = |tensors: &[Tensor]| block_of(tensors.iter().cloned(), true, true, &[None; 7]);
+    check_gradient(&small, &|i| super::block::stepwise(&i[0], &build(&i[1..])));
+    let wrong = build(&block_tensors(rng, true, true));
+    assert!(super::block::block(&random(rng, &[4, 5, 9]), &wrong).is_err(), "weights of another width");
+}
+
+#[test]
+fn head_losses_agree() {
+    let rng = &mut seed::rng(1, "head");
+    // 1,100 rows: groups of 138, none full at the end.
+    let inputs = [random(rng, &[1100, 8]), random(rng, &[50, 8])];
+    let targets: Vec<u32> = (0..1100).map(|i| (i * 7 + 3) % 50).collect();
+    let targets = Tensor::new(targets, &Device::Cpu).unwrap();
+    for smoothing in [0.0, 0.1] {
+        let composed = |x: &Tensor, w: &Tensor| {
+            (composed::cross_entropy(&composed::linear(x, w)?, &targets, smoothing)? * 40.0)?.reshape(1)
+        };
+        let fused = |x: &Tensor, w: &Tensor| (super::head::head_loss(x, w, &targets, smoothing)? * 40.0)?.reshape(1);
+        agree(&inputs, &|i| fused(&i[0], &i[1]), &|i| composed(&i[0], &i[1]), 1e-5);
+        let frozen = inputs[1].clone();
+        agree(&inputs[..1], &|i| fused(&i[0], &frozen), &|i| composed(&i[0], &frozen), 1e-5);
+    }
+    assert!(super::head::head_loss(&inputs[0], &random(rng, &[50, 9]), &targets, 0.0).is_err());
+}
+
+#[test]
+fn a_mask_is_the_same_element_by_element_and_at_once() {
+    let mask = Dropout::new(seed::rng(1, "mask")).mask(0.3).unwrap();
+    let mut values = vec![1f32; 5000];
+    mask.apply(&mut values, 77);
+    assert!(values.iter().zip(77..).all(|(value, index)| *value == mask.factor(index)));
+}
+
 #[test]
 fn cross_entropies_agree() {
     let rng = &mut seed::rng(1, "loss");

@@ -1,0 +1,267 @@
+//! One transformer block as one operation: x + attention(norm1(x)), then that + MLP(norm2(that)).
+//!
+//! Composed of single operations a block writes eighteen tensors of its input's size or more, and candle reads and writes
+//! each gradient four times on one core. Here a thread takes a sequence through the whole block while its values are in
+//! cache. Kept for the backward pass: the joint projection, attention's output, the stream between the halves, and the
+//! MLP's input to its non-linearity; norms and activations are computed again.
+//!
+//! `projection` is a linear layer with its adapter, `pass` one sequence forward and backward, [`stepwise`] the same block in
+//! single operations: for other devices and types, for few sequences, and to be tested against.
+//!
+//! Gradients of weights are summed in at most [`GROUPS`] groups of sequences, then over the groups in order: the result
+//! does not depend on the number of threads.
+
+mod pass;
+mod projection;
+mod stepwise;
+
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::attention::{Heads, Sizes};
+use super::{Rope, slices};
+use crate::model::config::Activation;
+use crate::model::dropout::Mask;
+
+use pass::{Buffers, Pass, Saved};
+use projection::Parameter;
+pub(super) use stepwise::stepwise;
+
+/// Most groups of sequences whose weight gradients are summed apart.
+const GROUPS: usize = 8;
+
+/// With fewer sequences than this the threads are better spread within single operations.
+pub(super) const FEWEST: usize = 4;
+
+/// A norm's weights; a bias makes it a LayerNorm.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// Weight `(hidden)`.
+    pub weight: Tensor,
+    /// Bias `(hidden)`.
+    pub bias: Option<Tensor>,
+    /// ε.
+    pub eps: f64,
+}
+
+/// A low-rank update: y += scale · (x ⊙ mask) · Aᵀ · Bᵀ.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// A, `(rank, in)`.
+    pub a: Tensor,
+    /// B, `(out, rank)`.
+    pub b: Tensor,
+    /// Scale.
+    pub scale: f64,
+    /// Dropout of the update's input.
+    pub mask: Option<Mask>,
+}
+
+/// A linear layer `(out, in)` and its update.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    /// The matrix.
+    pub weight: Tensor,
+    /// Its update.
+    pub update: Option<Update>,
+}
+
+/// A block's weights and settings, and the masks of this pass.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Before attention.
+    pub norm1: Norm,
+    /// `(3 · hidden, hidden)`, rows ordered (q | k | v).
+    pub qkv: Projection,
+    /// `(hidden, hidden)`.
+    pub out_proj: Projection,
+    /// Before the MLP.
+    pub norm2: Norm,
+    /// `(fc1_dim, hidden)`.
+    pub fc1: Projection,
+    /// `(hidden, ffn_dim)`.
+    pub fc2: Projection,
+    /// Heads.
+    pub heads: usize,
+    /// Tables of `seq` rows.
+    pub rope: Option<Rope>,
+    /// Whether a token sees only itself and what came before.
+    pub causal: bool,
+    /// Between fc1 and fc2.
+    pub activation: Activation,
+    /// Of attention's probabilities, of attention's output, of the MLP's output.
+    pub masks: [Option<Mask>; 3],
+}
+
+impl Block {
+    /// Every tensor, in the order in which [`Pass::new`] takes them.
+    fn tensors(&self) -> Vec<&Tensor> {
+        let mut all = Vec::new();
+        push_norm(&self.norm1, &mut all);
+        [&self.qkv, &self.out_proj].into_iter().for_each(|p| push_projection(p, &mut all));
+        push_norm(&self.norm2, &mut all);
+        [&self.fc1, &self.fc2].into_iter().for_each(|p| push_projection(p, &mut all));
+        all
+    }
+
+    /// Whether the shapes belong together, for an input `hidden` wide.
+    fn fits(&self, hidden: usize) -> bool {
+        let norm = |norm: &Norm| {
+            norm.weight.dims() == [hidden] && norm.bias.as_ref().is_none_or(|bias| bias.dims() == [hidden])
+        };
+        let linear = |linear: &Projection, out: usize, input: usize| {
+            let update = linear.update.as_ref().is_none_or(|u| {
+                let rank = u.a.dims().first().copied().unwrap_or(0);
+                u.a.dims() == [rank, input] && u.b.dims() == [out, rank]
+            });
+            linear.weight.dims() == [out, input] && update
+        };
+        let wide = self.fc1.weight.dims().first().copied().unwrap_or(0);
+        let ffn = if self.activation.is_gated() { wide / 2 } else { wide };
+        norm(&self.norm1)
+            && norm(&self.norm2)
+            && linear(&self.qkv, 3 * hidden, hidden)
+            && linear(&self.out_proj, hidden, hidden)
+            && linear(&self.fc1, wide, hidden)
+            && linear(&self.fc2, hidden, ffn)
+    }
+}
+
+fn push_norm<'a>(norm: &'a Norm, all: &mut Vec<&'a Tensor>) {
+    all.push(&norm.weight);
+    all.extend(&norm.bias);
+}
+
+fn push_projection<'a>(projection: &'a Projection, all: &mut Vec<&'a Tensor>) {
+    all.push(&projection.weight);
+    all.extend(projection.update.iter().flat_map(|update| [&update.a, &update.b]));
+}
+
+/// The operation over `x` and, where something is trained, all trained tensors in one vector. The vector only carries the
+/// gradients: values are read from the tensors themselves.
+struct Fused {
+    block: Block,
+    heads: Heads,
+    /// All tensors, cut from the graph.
+    tensors: Vec<Tensor>,
+    /// Where the gradient of each begins in the vector.
+    places: Vec<Option<usize>>,
+    /// Length of the vector.
+    trained: usize,
+    /// What each sequence's forward pass left.
+    saved: OnceLock<Vec<Saved>>,
+}
+
+impl Fused {
+    /// Calls `body` with the block over plain values.
+    fn with<R>(&self, seq: usize, body: impl FnOnce(&Pass) -> Result<R>) -> Result<R> {
+        slices::read_all(&self.tensors, |values| {
+            let parameters = values.into_iter().zip(&self.places);
+            let mut parameters = parameters.map(|(values, &place)| Parameter { values, place });
+            let width = self.block.qkv.weight.dim(0)?;
+            body(&Pass::new(&self.block, &self.heads, Sizes::new(seq, width, self.block.heads), &mut parameters))
+        })
+    }
+
+    fn forward(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, seq, hidden) = layout.shape().dims3()?;
+        let x = slices::of_storage(x, layout)?;
+        let mut y = vec![0f32; x.len()];
+        let saved = self.with(seq, |pass| {
+            let sequences = y.par_chunks_mut(seq * hidden).zip(x.par_chunks(seq * hidden)).enumerate();
+            let saved =
+                sequences.map_init(|| Buffers::new(pass), |buffers, (i, (y, x))| pass.forward(i, x, y, buffers));
+            Ok(saved.collect())
+        })?;
+        let _ = self.saved.set(saved);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    /// dX, and the gradients of everything trained.
+    fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<(Tensor, Vec<f32>)> {
+        let (batch, seq, hidden) = x.dims3()?;
+        let saved = self.saved.get().map(Vec::as_slice).unwrap_or_default();
+        let group = batch.div_ceil(GROUPS);
+        let size = seq * hidden;
+        slices::read([x, grad], |[xs, grad]| {
+            let mut dx = vec![0f32; xs.len()];
+            let mut parts: Vec<Vec<f32>> = self.with(seq, |pass| {
+                let groups = dx.par_chunks_mut(group * size).enumerate().map_init(
+                    || Buffers::new(pass),
+                    |buffers, (number, dx)| {
+                        let mut grads = vec![0f32; self.trained];
+                        for (offset, dx) in dx.chunks_exact_mut(size).enumerate() {
+                            let index = number * group + offset;
+                            let own = index * size..(index + 1) * size;
+                            let given = (&xs[own.clone()], &grad[own], &saved[index]);
+                            pass.backward(index, given, dx, &mut grads, buffers);
+                        }
+                        grads
+                    },
+                );
+                Ok(groups.collect())
+            })?;
+            let mut sum = if parts.is_empty() { Vec::new() } else { parts.remove(0) };
+            const CHUNK: usize = 16 * 1024;
+            sum.par_chunks_mut(CHUNK).enumerate().for_each(|(index, sum)| {
+                for part in &parts {
+                    sum.iter_mut().zip(&part[index * CHUNK..]).for_each(|(sum, part)| *sum += part);
+                }
+            });
+            Ok((slices::tensor_like(dx, x)?, sum))
+        })
+    }
+}
+
+impl CustomOp1 for Fused {
+    fn name(&self) -> &'static str {
+        "block-frozen"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(x, layout)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.backward(x, grad)?.0))
+    }
+}
+
+impl CustomOp2 for Fused {
+    fn name(&self) -> &'static str {
+        "block"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(x, layout)
+    }
+
+    fn bwd(&self, x: &Tensor, trained: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, gradients) = self.backward(x, grad)?;
+        Ok((Some(dx), Some(slices::tensor_like(gradients, trained)?)))
+    }
+}
+
+/// See [`super::block`].
+pub(super) fn block(x: &Tensor, block: &Block) -> Result<Tensor> {
+    let (_, seq, hidden) = x.dims3()?;
+    if !block.fits(hidden) {
+        candle_core::bail!("block: the weights do not fit together, or not an input {:?}", x.dims());
+    }
+    let heads = Heads::new((seq, 3 * hidden), block.heads, block.rope.as_ref(), block.causal, block.masks[0])?;
+    let (mut trained, mut places) = (Vec::new(), Vec::new());
+    let mut length = 0;
+    for tensor in block.tensors() {
+        places.push(tensor.is_variable().then_some(length));
+        if tensor.is_variable() {
+            length += tensor.elem_count();
+            trained.push(tensor.flatten_all()?);
+        }
+    }
+    let tensors = block.tensors().into_iter().map(Tensor::detach).collect();
+    let fused = Fused { block: block.clone(), heads, tensors, places, trained: length, saved: OnceLock::new() };
+    let x = x.contiguous()?;
+    if trained.is_empty() { x.apply_op1(fused) } else { x.apply_op2(&Tensor::cat(&trained, 0)?, fused) }
+}

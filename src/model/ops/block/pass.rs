@@ -1,0 +1,207 @@
+//! One sequence through the block, forward and backward, on the calling thread.
+
+use super::projection::{Between, Linear, Parameter};
+use super::{Block, Norm};
+use crate::model::config::Activation;
+use crate::model::dropout::Mask;
+use crate::model::ops::attention::{Heads, Scratch, Sizes};
+use crate::model::ops::simd::vectorised;
+use crate::model::ops::{activation, norm};
+
+struct NormView<'a> {
+    weight: Parameter<'a>,
+    bias: Option<Parameter<'a>>,
+    eps: f32,
+}
+
+impl<'a> NormView<'a> {
+    fn new(norm: &Norm, parameters: &mut impl Iterator<Item = Parameter<'a>>) -> Option<Self> {
+        let weight = parameters.next()?;
+        let bias = if norm.bias.is_some() { Some(parameters.next()?) } else { None };
+        Some(Self { weight, bias, eps: norm.eps as f32 })
+    }
+
+    fn forward(&self, x: &[f32], y: &mut [f32]) {
+        norm::forward_rows(x, self.weight.values, self.bias.map(|bias| bias.values), self.eps, y);
+    }
+
+    /// Adds dX to `dx` and the gradients of weight and bias to `grads`; `sums` is room for both.
+    fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32], grads: &mut [f32], sums: &mut [f32]) {
+        sums.fill(0.0);
+        let (dw, db) = sums.split_at_mut(self.weight.values.len());
+        norm::backward_rows(x, self.weight.values, dy, (self.bias.is_some(), self.eps), dx, (dw, db));
+        if let Some(gradient) = self.weight.gradient(grads) {
+            add(gradient, dw);
+        }
+        if let Some(gradient) = self.bias.and_then(|bias| bias.gradient(grads)) {
+            add(gradient, db);
+        }
+    }
+}
+
+/// to += from.
+fn add(to: &mut [f32], from: &[f32]) {
+    vectorised(|| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+}
+
+/// The block over plain values.
+pub(super) struct Pass<'a> {
+    norm1: NormView<'a>,
+    qkv: Linear<'a>,
+    out_proj: Linear<'a>,
+    norm2: NormView<'a>,
+    fc1: Linear<'a>,
+    fc2: Linear<'a>,
+    heads: &'a Heads,
+    sizes: Sizes,
+    activation: Activation,
+    after_attention: Option<Mask>,
+    after_mlp: Option<Mask>,
+}
+
+/// What a sequence's forward pass leaves for its backward pass.
+pub(super) struct Saved {
+    qkv: Vec<f32>,    // (seq, 3 · hidden)
+    mixed: Vec<f32>,  // (seq, hidden): attention's output
+    lse: Vec<f32>,    // (heads, seq)
+    stream: Vec<f32>, // (seq, hidden): between the halves
+    wide: Vec<f32>,   // (seq, fc1_dim): before the non-linearity
+}
+
+/// A thread's room for what is not kept.
+pub(super) struct Buffers {
+    attention: Scratch,
+    between: Between,
+    normal: Vec<f32>, // (seq, hidden)
+    other: Vec<f32>,  // (seq, hidden)
+    masked: Vec<f32>, // (seq, hidden)
+    ffn: Vec<f32>,    // (seq, ffn_dim)
+    wide: Vec<f32>,   // (seq, fc1_dim)
+    dqkv: Vec<f32>,   // (seq, 3 · hidden)
+    part: Vec<f32>,   // (3, seq, head_dim)
+    sums: Vec<f32>,   // (2, hidden)
+}
+
+impl Buffers {
+    pub fn new(pass: &Pass) -> Self {
+        let (seq, hidden) = (pass.sizes.seq, pass.sizes.hidden());
+        let room = |width: usize| vec![0f32; seq * width];
+        Self {
+            attention: Scratch::new(pass.sizes),
+            between: Between::default(),
+            normal: room(hidden),
+            other: room(hidden),
+            masked: room(hidden),
+            ffn: room(pass.fc2.input),
+            wide: room(pass.fc1.out),
+            dqkv: room(3 * hidden),
+            part: vec![0f32; 3 * pass.sizes.head()],
+            sums: vec![0f32; 2 * hidden],
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// Takes the tensors in the order of [`Block::tensors`].
+    ///
+    /// # Panics
+    /// When there are fewer than the block has: they come from the block itself.
+    pub fn new(
+        block: &Block,
+        heads: &'a Heads,
+        sizes: Sizes,
+        parameters: &mut impl Iterator<Item = Parameter<'a>>,
+    ) -> Self {
+        let mut take = || {
+            Some(Self {
+                norm1: NormView::new(&block.norm1, parameters)?,
+                qkv: Linear::new(&block.qkv, parameters)?,
+                out_proj: Linear::new(&block.out_proj, parameters)?,
+                norm2: NormView::new(&block.norm2, parameters)?,
+                fc1: Linear::new(&block.fc1, parameters)?,
+                fc2: Linear::new(&block.fc2, parameters)?,
+                heads,
+                sizes,
+                activation: block.activation,
+                after_attention: block.masks[1],
+                after_mlp: block.masks[2],
+            })
+        };
+        take().expect("one slice for each tensor of the block")
+    }
+
+    /// Sequence `sample` of the batch: x and y `(seq, hidden)`.
+    pub fn forward(&self, sample: usize, x: &[f32], y: &mut [f32], buffers: &mut Buffers) -> Saved {
+        let Buffers { attention, between, normal, ffn, .. } = buffers;
+        let (seq, hidden) = (self.sizes.seq, self.sizes.hidden());
+        let first = sample * seq;
+        let room = |width: usize| vec![0f32; seq * width];
+        let mut saved = Saved {
+            qkv: room(3 * hidden),
+            mixed: room(hidden),
+            lse: room(self.sizes.heads),
+            stream: room(hidden),
+            wide: room(self.fc1.out),
+        };
+        self.norm1.forward(x, normal);
+        self.qkv.forward(normal, first, &mut saved.qkv, between);
+        self.heads.forward(sample, self.sizes, &saved.qkv, &mut saved.mixed, &mut saved.lse, attention);
+        self.out_proj.forward(&saved.mixed, first, &mut saved.stream, between);
+        mask(self.after_attention, &mut saved.stream, first * hidden);
+        add(&mut saved.stream, x);
+        self.norm2.forward(&saved.stream, normal);
+        self.fc1.forward(normal, first, &mut saved.wide, between);
+        activation::forward_rows(self.activation, &saved.wide, self.fc1.out, ffn);
+        self.fc2.forward(ffn, first, y, between);
+        mask(self.after_mlp, y, first * hidden);
+        add(y, &saved.stream);
+        saved
+    }
+
+    /// The gradient of [`Pass::forward`]: dX in `dx` `(seq, hidden)`, those of the parameters added to `grads`.
+    pub fn backward(
+        &self,
+        sample: usize,
+        (x, dy, saved): (&[f32], &[f32], &Saved),
+        dx: &mut [f32],
+        grads: &mut [f32],
+        buffers: &mut Buffers,
+    ) {
+        let Buffers { attention, between, normal, other, masked, ffn, wide, dqkv, part, sums } = buffers;
+        let (first, hidden) = (sample * self.sizes.seq, self.sizes.hidden());
+        // The MLP.
+        let d = masked_copy(self.after_mlp, dy, masked, first * hidden);
+        self.fc2.input_gradient(d, first, ffn, between);
+        activation::backward_rows(self.activation, &saved.wide, self.fc1.out, ffn, wide);
+        self.fc2.own_gradients(ffn, d, first, grads, between);
+        self.norm2.forward(&saved.stream, normal);
+        self.fc1.own_gradients(normal, wide, first, grads, between);
+        self.fc1.input_gradient(wide, first, other, between);
+        dx.copy_from_slice(dy);
+        self.norm2.backward(&saved.stream, other, dx, grads, sums);
+        // Attention.
+        let d = masked_copy(self.after_attention, dx, masked, first * hidden);
+        self.out_proj.own_gradients(&saved.mixed, d, first, grads, between);
+        self.out_proj.input_gradient(d, first, other, between);
+        let given = (&saved.mixed[..], &other[..], &saved.lse[..]);
+        self.heads.backward(sample, self.sizes, &saved.qkv, given, dqkv, part, attention);
+        self.norm1.forward(x, normal);
+        self.qkv.own_gradients(normal, dqkv, first, grads, between);
+        self.qkv.input_gradient(dqkv, first, other, between);
+        self.norm1.backward(x, other, dx, grads, sums);
+    }
+}
+
+fn mask(mask: Option<Mask>, values: &mut [f32], first: usize) {
+    if let Some(mask) = mask {
+        mask.apply(values, first as u64);
+    }
+}
+
+/// `values` under the mask, in `room`; `values` themselves where there is none.
+fn masked_copy<'a>(mask: Option<Mask>, values: &'a [f32], room: &'a mut [f32], first: usize) -> &'a [f32] {
+    let Some(mask) = mask else { return values };
+    room.copy_from_slice(values);
+    mask.apply(room, first as u64);
+    room
+}
