@@ -53,7 +53,7 @@ pub(super) fn lora_batches(exp: &Experiment, tokenizer: &Tokenizer, context: usi
 pub(super) fn full_batch(tokenizer: &Tokenizer) -> Result<Batch> {
     let (rows, seq) = FULL;
     let mut tokens = Vec::new();
-    for task in exercises::generate(SEED, rows * seq) {
+    for task in exercises::generate(SEED, rows * seq, &[])? {
         tokens.extend(tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?);
         tokens.push(tokenizer.eos());
         if tokens.len() > rows * seq {
@@ -81,7 +81,7 @@ pub(super) fn prompts() -> Result<Vec<String>> {
 /// Source code and exercises, over and over, of so many bytes, as documents.
 pub(super) fn text(megabytes: usize) -> Result<Vec<String>> {
     let (_, files) = crate::data::corpus::library::standard_library()?;
-    let tasks = exercises::generate(SEED, 20_000);
+    let tasks = exercises::generate(SEED, 20_000, &[])?;
     let tasks = tasks.into_iter().map(|task| format!("{}{}", task.prompt, task.solution));
     let all: Vec<String> = files.into_iter().chain(tasks).collect();
     let (mut texts, mut bytes) = (Vec::new(), 0);
