@@ -101,7 +101,9 @@ impl LoraRecord {
 /// Largest relative error of the gradient that rounding in f32 explains.
 pub const GRADIENT_TOLERANCE: f64 = 2e-2;
 /// Largest |Δlogit| of a merge that rounding in f32 explains, as a share of the largest |logit|: a sum is rounded to a
-/// share of its size.
+/// share of its size. The merge itself adds next to nothing: on the shipped base, whose logits reach 16, each pass, with the
+/// adapter beside or merged, is 1.3e-5 from the same pass in double precision, while the merged matrices, evaluated in double
+/// precision, are 3e-7 from the adapter beside them.
 pub const MERGE_TOLERANCE: f64 = 1e-5;
 
 /// Programs on which the proofs run; any text does.

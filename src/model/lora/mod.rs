@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{D, Device, Tensor, TensorId, Var};
+use candle_core::{D, DType, Device, Tensor, TensorId, Var};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -90,13 +90,17 @@ impl LoraLayer {
         ops::Update { a, b, scale: self.scale, mask: dropout.mask(self.dropout) }
     }
 
-    /// The adapted matrix, `(out, in)`.
+    /// The adapted matrix, `(out, in)`: W + scale · B·A in double precision (under DoRA each row at its magnitude), rounded to
+    /// the weight's type once, so that every entry is the nearest there is.
     fn merged(&self, weight: &Tensor) -> Result<Tensor> {
-        let sum = (weight + self.delta()?)?;
-        match &self.magnitude {
-            Some(magnitude) => Ok(sum.broadcast_mul(&self.row_factor(weight, magnitude)?.unsqueeze(1)?)?.detach()),
-            None => Ok(sum.detach()),
+        let double = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+        let delta = double(&self.b)?.matmul(&double(&self.a)?)?;
+        let mut sum = (double(weight)? + (delta * self.scale)?)?;
+        if let Some(magnitude) = &self.magnitude {
+            let factor = double(magnitude)?.div(&row_norm(&sum)?)?; // (out)
+            sum = sum.broadcast_mul(&factor.unsqueeze(1)?)?;
         }
+        Ok(sum.to_dtype(weight.dtype())?.detach())
     }
 }
 
@@ -164,7 +168,7 @@ fn fresh_layer(
     let a: Vec<f32> = (0..rank * input).map(|_| rng.random_range(-bound..bound)).collect();
     Ok(LoraLayer {
         a: Var::from_vec(a, (rank, input), device)?,
-        b: Var::zeros((output, rank), candle_core::DType::F32, device)?,
+        b: Var::zeros((output, rank), DType::F32, device)?,
         magnitude: config.dora.then(|| Ok::<_, Error>(Var::from_tensor(&row_norm(linear.weight())?)?)).transpose()?,
         scale: if config.rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 },
         dropout: config.dropout,
