@@ -19,6 +19,8 @@ mod model_golden;
 mod model_proofs;
 mod notebooks;
 mod peers;
+#[cfg(feature = "cli")]
+mod pretraining_runs;
 mod sandbox_attacks;
 mod small;
 #[cfg(feature = "cli")]
