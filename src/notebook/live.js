@@ -15,7 +15,7 @@
   };
 
   const panel = (title, unit, steps, top, series) => {
-    const [w, h, l, b] = [430, 260, 46, 34];
+    const [w, h, l, b] = [410, 250, 46, 34];
     const x = (step) => l + (step / Math.max(steps, 1)) * (w - l - 12);
     const y = (value) => h - b - (Math.min(value, top) / top) * (h - b - 44);
     const ticks = [0, 0.25, 0.5, 0.75, 1];

@@ -2,11 +2,23 @@
 
 use std::fmt::Write;
 
-use super::{Html, beside, short};
+use super::{Html, beside, diff, short};
 use crate::bench::report::escape;
+use crate::data::task::Task;
 use crate::error::{Error, Result};
 use crate::model::audit::Head;
 use crate::phases::base_model::BaseModel;
+
+/// What the converter changes in one raw MBPP row: its code as the dataset has it, against the task's prompt and solution.
+///
+/// # Errors
+/// [`Error::Invalid`] when the row is not JSON with a text `code`.
+pub fn conversion(row: &str, task: &Task) -> Result<Html> {
+    let raw = serde_json::from_str::<serde_json::Value>(row).ok();
+    let code = raw.as_ref().and_then(|raw| raw["code"].as_str());
+    let code = code.ok_or_else(|| Error::invalid("the row has no text `code`", "pass a line of mbpp.jsonl"))?;
+    Ok(diff(code, &format!("{}{}", task.prompt, task.solution)))
+}
 
 /// What one attention head of the base's first block looks at while it reads `text`, with the mask and without. Each row is
 /// one token; the darker a cell, the more of its attention goes there, in percent. A dot is what the mask hides.

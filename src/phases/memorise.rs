@@ -27,7 +27,7 @@ const SAMPLES: usize = 4;
 const STEPS: usize = 200;
 
 /// Peak rates for a whole run are smaller; here one batch is all there is to fit.
-const LEARNING_RATE: f64 = 5e-3;
+const LEARNING_RATE: f64 = 2e-3;
 
 /// One batch, learned by the adapter alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
