@@ -189,6 +189,6 @@ mod tests {
         assert_eq!(short(12.0), "12");
         assert_eq!(short(1234.567), "1234.6");
         assert_eq!(short(0.0), "0");
-        assert_eq!(short(1.25e-6), "1.2e-6");
+        assert_eq!(short(1.24e-6), "1.2e-6");
     }
 }
