@@ -124,7 +124,12 @@ mod tests {
     fn the_mean_is_that_of_all_steps_and_the_weights_come_back() {
         let parameters = parameters();
         let mut average = Average::default();
-        average.in_place(&parameters, || Ok(assert_eq!(values(&parameters), [1.0, -2.0]))).unwrap();
+        average
+            .in_place(&parameters, || {
+                assert_eq!(values(&parameters), [1.0, -2.0]);
+                Ok(())
+            })
+            .unwrap();
         for step in 1..=4u8 {
             parameters["w"].set(&Tensor::new(&[f32::from(step), 8.0], &Device::Cpu).unwrap()).unwrap();
             average.add(&parameters).unwrap();

@@ -96,8 +96,8 @@ fn several_temperatures_are_measured_side_by_side() {
     let said = String::from_utf8(output.stdout).unwrap();
     let table = said.split("── temperatures").nth(1).unwrap_or_else(|| panic!("no table: {said}"));
     let rows: Vec<&str> = table.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).collect();
-    assert_eq!(rows.len(), 5, "{said}");
-    for (row, start) in rows[1..].iter().zip(["0 ", "0 ", "0.8", "0.8"]) {
+    assert_eq!(rows.len(), 6, "a head, a line, and a row for each temperature and checkpoint: {said}");
+    for (row, start) in rows[2..].iter().zip(["0 ", "0 ", "0.8", "0.8"]) {
         assert!(row.starts_with(start), "{row}");
     }
     let record = |name: &str| -> EvaluationRecord {

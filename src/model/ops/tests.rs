@@ -196,7 +196,7 @@ fn blocks_agree() {
                 let weights = block_tensors(rng, layer, low);
                 let build =
                     |tensors: &[Tensor]| with_rope(block_of(tensors.iter().cloned(), layer, low, masks), &turned);
-                let all = [&[x.clone()], &weights[..]].concat();
+                let all = [std::slice::from_ref(&x), &weights[..]].concat();
                 let fused = |i: &[Tensor]| super::block::block(&i[0], &build(&i[1..]));
                 agree(&all, &fused, &|i| super::block::stepwise(&i[0], &build(&i[1..])), 5e-5);
                 // Nothing is trained: a gradient for x alone.
