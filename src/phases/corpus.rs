@@ -91,8 +91,7 @@ fn digest(exp: &Experiment, config: &PretrainConfig) -> Result<String> {
         let file = exp.path(file);
         std::fs::read_to_string(&file).map_err(Error::io("read", file))
     });
-    let exercises =
-        sha256(json!(exercises::generate(exp.config.seed, config.exercises, &config.exercise_files)?).to_string());
+    let exercises = json!([exercises::digest(), exp.config.seed, config.exercises, config.exercise_files]);
     let parts =
         json!([exercises, config.start, config.vocabulary, recipe.transpose()?, config.folders, config.keep_tests]);
     Ok(sha256(parts.to_string()))

@@ -93,6 +93,12 @@ pub fn families() -> &'static [Family] {
     &catalogue().families
 }
 
+/// SHA-256 over all family files: what [`generate`] gives depends on it beside its arguments.
+pub fn digest() -> String {
+    let texts: Vec<&str> = FILES.iter().chain([&COMMON, &WITHHELD]).map(|(_, text)| *text).collect();
+    seed::sha256(texts.join("\n"))
+}
+
 /// The families of the files named in `files` without their `.toml`, or all of them when it is empty.
 ///
 /// # Errors
