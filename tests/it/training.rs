@@ -155,10 +155,13 @@ fn mean_of_steps(
 ) -> BTreeMap<String, Vec<f64>> {
     let mut job = new_job(folder, 20);
     job.minutes = Some(0.0);
+    // A loss over nothing is no number, which a saved state cannot hold.
+    let known = || data.step(1002).unwrap();
+    let fixed = FixedSets { train: known(), validation: known(), ..FixedSets::default() };
     let (mut sums, count) = (BTreeMap::<String, Vec<f64>>::new(), steps.clone().count() as f64);
     for step in 1..=*steps.end() {
         let (model, parameters) = fresh();
-        fit(&model, &parameters, &job, data, &FixedSets::default(), &mut none).unwrap();
+        fit(&model, &parameters, &job, data, &fixed, &mut none).unwrap();
         for (name, weight) in model.weights().into_iter().filter(|_| steps.contains(&step)) {
             let values = weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
@@ -169,7 +172,6 @@ fn mean_of_steps(
 }
 
 #[test]
-#[ignore = "its helper stops a run without evaluation sets, whose loss is no number and cannot be read back"]
 fn the_last_steps_are_averaged_and_the_run_itself_is_not_changed() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
