@@ -98,7 +98,6 @@ fn losses(folder: &Path) -> Vec<(usize, u64)> {
 }
 
 #[test]
-#[ignore = "takes minutes; not yet seen to pass on a busy machine"]
 fn a_base_that_is_killed_or_interrupted_goes_on_to_the_bit() {
     let folders: BTreeMap<&str, tempfile::TempDir> =
         ["whole", "killed", "interrupted"].map(|name| (name, tempfile::tempdir().unwrap())).into();
@@ -145,7 +144,6 @@ fn a_base_that_is_killed_or_interrupted_goes_on_to_the_bit() {
 /// A limit on the size of a file stands for a full disk: the write fails in the same place, with an error of the system.
 #[cfg(unix)]
 #[test]
-#[ignore = "takes minutes; not yet seen to pass on a busy machine"]
 fn a_disk_that_fills_up_costs_nothing_that_was_saved() {
     let folder = tempfile::tempdir().unwrap();
     // With the average the state grows by a third at step 11: the first that does not fit.
