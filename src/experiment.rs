@@ -241,6 +241,9 @@ pub struct PretrainConfig {
     /// The device and the type of floats it computes in; the weights themselves are always f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
+    /// How the base folder keeps the weights.
+    #[serde(default, skip_serializing_if = "Stored::is_f16")]
+    pub stored: Stored,
     /// Optimiser settings.
     #[serde(flatten)]
     pub optimizer: OptimizerConfig,
@@ -264,6 +267,23 @@ fn once() -> usize {
 
 fn is_once(value: &usize) -> bool {
     *value == 1
+}
+
+/// In what a base's weights lie on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stored {
+    /// Two bytes a weight.
+    #[default]
+    F16,
+    /// One byte a weight, a scale a row; see [`crate::model::quantize`].
+    Int8,
+}
+
+impl Stored {
+    fn is_f16(&self) -> bool {
+        *self == Self::F16
+    }
 }
 
 /// Where a model is computed, and in which floats.

@@ -1,4 +1,4 @@
-//! Weights on disk: safetensors (f32, f16), PyTorch checkpoints, base folders.
+//! Weights on disk: safetensors (f32, f16, eight bits), PyTorch checkpoints, base folders.
 //!
 //! A base folder holds `arch.json`, `tokenizer.json` and `model.safetensors`. A PyTorch checkpoint is read by candle's
 //! unpickler, which builds tensors and nothing else: no code of the file ever runs.
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::model::config::{ArchConfig, Normalization, PositionEncoding};
+use crate::model::quantize::dequantize;
 use crate::model::transformer::Transformer;
 
 /// A base model, as loaded.
@@ -51,7 +52,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<Base> {
 /// As [`load`].
 pub fn load_with(config: &ArchConfig, file: &Path, device: &Device) -> Result<Base> {
     let mut weights: BTreeMap<String, Tensor> =
-        read(file, device)?.into_iter().filter(|(key, _)| !is_derived(key, config)).collect();
+        dequantize(read(file, device)?)?.into_iter().filter(|(key, _)| !is_derived(key, config)).collect();
     check(config, &weights, file)?;
     for weight in weights.values_mut() {
         *weight = weight.to_device(device)?.to_dtype(DType::F32)?.contiguous()?;
@@ -165,7 +166,7 @@ pub fn read_header(file: &Path) -> Result<BTreeMap<String, String>> {
     Ok(header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
-/// Writes tensors as safetensors in `dtype` (f32 or f16), atomically, with `metadata` in the header.
+/// Writes tensors as safetensors in `dtype` (f32 or f16; bytes stay bytes), atomically, with `metadata` in the header.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Tensor`].
@@ -175,21 +176,23 @@ pub fn save_safetensors(
     dtype: DType,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let kind = match dtype {
-        DType::F32 => safetensors::Dtype::F32,
-        DType::F16 => safetensors::Dtype::F16,
-        other => {
-            return Err(Error::invalid(format!("weights cannot be saved as {other:?}"), "save them as f32 or f16"));
-        }
-    };
+    if !matches!(dtype, DType::F32 | DType::F16) {
+        return Err(Error::invalid(format!("weights cannot be saved as {dtype:?}"), "save them as f32 or f16"));
+    }
     let mut bytes = BTreeMap::new();
     for (key, tensor) in tensors {
-        bytes.insert(key, (tensor.dims().to_vec(), little_endian(&tensor.to_dtype(dtype)?)?));
+        // Bytes are what `quantize` made of a matrix.
+        let (kind, tensor) = match (tensor.dtype(), dtype) {
+            (DType::U8, _) => (safetensors::Dtype::U8, tensor.clone()),
+            (_, DType::F16) => (safetensors::Dtype::F16, tensor.to_dtype(dtype)?),
+            _ => (safetensors::Dtype::F32, tensor.to_dtype(dtype)?),
+        };
+        bytes.insert(key, (kind, tensor.dims().to_vec(), little_endian(&tensor)?));
     }
     let fault = |e: safetensors::SafeTensorError| Error::invalid(format!("cannot serialise weights: {e}"), "report it");
     let mut views = Vec::with_capacity(bytes.len());
-    for (key, (shape, data)) in &bytes {
-        views.push((key.as_str(), safetensors::tensor::TensorView::new(kind, shape.clone(), data).map_err(fault)?));
+    for (key, (kind, shape, data)) in &bytes {
+        views.push((key.as_str(), safetensors::tensor::TensorView::new(*kind, shape.clone(), data).map_err(fault)?));
     }
     let header = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let serialised = safetensors::serialize(views, Some(header)).map_err(fault)?;
@@ -200,6 +203,7 @@ pub fn save_safetensors(
 fn little_endian(tensor: &Tensor) -> Result<Vec<u8>> {
     let flat = tensor.flatten_all()?;
     Ok(match tensor.dtype() {
+        DType::U8 => flat.to_vec1::<u8>()?,
         DType::F16 => flat.to_vec1::<half::f16>()?.into_iter().flat_map(half::f16::to_le_bytes).collect(),
         _ => flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect(),
     })

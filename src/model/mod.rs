@@ -11,5 +11,6 @@ pub mod kv_cache;
 pub mod linear;
 pub mod lora;
 pub mod ops;
+pub mod quantize;
 pub mod starcoder2;
 pub mod transformer;

@@ -17,11 +17,12 @@ use crate::artifact;
 use crate::data::corpus::gather::OriginStatistics;
 use crate::data::corpus::{Corpus, SourceStatistics, SourceStreams};
 use crate::error::{Error, Result};
-use crate::experiment::{Compute, Experiment, PretrainConfig};
+use crate::experiment::{Compute, Experiment, PretrainConfig, Stored};
 use crate::model::checkpoint;
 use crate::model::config::ArchConfig;
 use crate::model::device;
 use crate::model::init::init;
+use crate::model::quantize::quantize;
 use crate::model::transformer::Transformer;
 use crate::phases::corpus::{self, Prepared};
 use crate::phases::pretraining::check::Check;
@@ -242,12 +243,13 @@ fn losses(model: &Transformer, corpus: &Corpus, held_out: &WindowBatches) -> Res
 }
 
 /// SHA-256 over everything a state depends on, apart from the number of steps, which may grow, the average, which may begin
-/// later, and the device, which may change.
+/// later, the device and the form on disk, which may change.
 fn digest(config: &PretrainConfig, seed: u64) -> String {
     let mut config = config.clone();
     config.optimizer.steps = 0;
     config.optimizer.average_last = 0.0;
     config.compute = None;
+    config.stored = Stored::F16;
     sha256(serde_json::json!([config, seed]).to_string())
 }
 
@@ -261,7 +263,7 @@ fn hardware(config: &PretrainConfig) -> String {
     format!("{} {}, {cores} cores{floats}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// Writes the base folder: architecture, vocabulary, weights in f16, record and card.
+/// Writes the base folder: architecture, vocabulary, weights, record and card.
 fn write_folder(
     folder: &Path,
     arch: &ArchConfig,
@@ -272,7 +274,11 @@ fn write_folder(
     arch.save(&folder.join("arch.json"))?;
     tokenizer.save(&folder.join("tokenizer.json"))?;
     let header = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    checkpoint::save_safetensors(&model.weights(), &folder.join("model.safetensors"), DType::F16, &header)?;
+    let (weights, floats) = match record.config.stored {
+        Stored::F16 => (model.weights(), DType::F16),
+        Stored::Int8 => (quantize(&model.weights())?, DType::F32),
+    };
+    checkpoint::save_safetensors(&weights, &folder.join("model.safetensors"), floats, &header)?;
     artifact::write_json(&folder.join("pretraining.json"), record)?;
     let card = card::card(arch, record);
     artifact::write_atomic(&folder.join("README.md"), |writer| writer.write_all(card.as_bytes()))
