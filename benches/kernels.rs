@@ -59,7 +59,7 @@ fn main() -> Result<()> {
 
     let fc1 = weight("fc1", wide, hidden)?;
     time("linear", rounds, product(wide, hidden), || ops::linear(&x, &fc1))?;
-    time("layer norm", rounds, 0.0, || ops::layer_norm(&x, &scale, &bias, 1e-5))?;
+    time("layer norm", rounds, 0.0, || ops::layer_norm(&x, &scale, &bias, 1e-5, x.dtype()))?;
     let spread = variable("wide", &[batch, seq, wide], 1.0)?;
     time("gelu", rounds, 0.0, || ops::activate(&spread, Activation::Gelu))?;
     let qkv = variable("qkv", &[batch, seq, 3 * hidden], 1.0)?;

@@ -20,6 +20,7 @@ ENGINES = {
     "lora-step": ["torch+peft", "torch+peft compiled"],
     "full-step-29m": ["torch", "torch compiled"],
     "full-step-small": ["torch", "torch compiled"],
+    "full-step-cuda": ["torch", "torch compiled"],
     "sampling": ["transformers"],
     "decode": ["transformers"],
 }
@@ -54,6 +55,7 @@ def theirs(options, workload, engine, threads):
 
 def merge(folder, workload, rows):
     """Writes rows in place of earlier ones of the same engine and machine."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / f"{workload}.csv"
     old = list(csv.DictReader(path.open())) if path.exists() else []
     new = {(row["engine"], row["machine"]) for row in rows}
@@ -72,7 +74,8 @@ def main():
     parser.add_argument("--base", required=True, help="folder of `codelora export --hf`")
     parser.add_argument("--external")
     parser.add_argument("--records", default=str(HERE.parent / "records"))
-    parser.add_argument("--only", default=",".join(ENGINES))
+    on_cpu = [workload for workload in ENGINES if not workload.endswith("cuda")]
+    parser.add_argument("--only", default=",".join(on_cpu))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=600)

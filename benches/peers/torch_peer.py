@@ -32,9 +32,9 @@ def fresh(arch):
     return Starcoder2ForCausalLM(config).train()
 
 
-def tensors(batch):
+def tensors(batch, device="cpu"):
     ids = torch.tensor(batch["ids"]).view(batch["rows"], batch["seq"])
-    return ids, torch.tensor(batch["supervised"]), torch.tensor(batch["targets"])
+    return ids.to(device), torch.tensor(batch["supervised"]).to(device), torch.tensor(batch["targets"]).to(device)
 
 
 def trainer(model):
@@ -50,6 +50,40 @@ def trainer(model):
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def cuda_trainer(model):
+    """The same step on a CUDA device: bf16 products over f32 weights, every position supervised."""
+    trained = list(model.parameters())
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step(ids, _, targets):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            logits = model(input_ids=ids).logits.flatten(0, 1)
+        F.cross_entropy(logits.float(), targets).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def cuda_training(options):
+    """Fifty steps a repeat, as `codelora bench-speed --only full-step-cuda` takes them."""
+    inputs = json.loads((options.inputs / "full.json").read_text())
+    model = fresh(inputs["arch_29m"]).cuda()
+    if options.compile:
+        model = torch.compile(model)
+    step, batch = cuda_trainer(model), tensors(inputs["batch_cuda"], "cuda")
+
+    def work():
+        for _ in range(50):
+            step(*batch)
+        torch.cuda.synchronize()
+        return 50 * inputs["batch_cuda"]["real"]
+
+    work()
+    return work
 
 
 def lora(options):
@@ -131,7 +165,7 @@ def writing(options):
 
 def main():
     parser = argparse.ArgumentParser()
-    names = ["lora-step", "full-step-29m", "full-step-small", "sampling", "decode"]
+    names = ["lora-step", "full-step-29m", "full-step-small", "full-step-cuda", "sampling", "decode"]
     parser.add_argument("workload", choices=names)
     parser.add_argument("--inputs", type=Path, required=True)
     parser.add_argument("--base", type=Path)
@@ -141,13 +175,16 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(17)
-    work = (writing if options.workload in ("sampling", "decode") else training)(options)
+    makers = {"sampling": writing, "decode": writing, "full-step-cuda": cuda_training}
+    work = makers.get(options.workload, training)(options)
     rates = []
     for _ in range(options.repeat):
         begun = time.perf_counter()
         amount = work()
         rates.append(amount / (time.perf_counter() - begun))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if options.workload == "full-step-cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
     print(json.dumps({"rates": rates, "peak_mib": round(peak), "torch": torch.__version__}))
 
 

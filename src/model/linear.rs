@@ -76,7 +76,7 @@ impl Linear {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor).
     pub fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
-        let mut y = ops::linear(x, &self.weight.to_dtype(x.dtype())?)?;
+        let mut y = ops::linear(x, &self.weight)?;
         for adapter in self.adapters.iter().filter(|adapter| adapter.is_enabled()) {
             y = adapter.forward(x, y, &self.weight, dropout)?;
         }

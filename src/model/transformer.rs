@@ -38,10 +38,10 @@ impl Norm {
         ops::Norm { weight: self.weight.clone(), bias: self.bias.clone(), eps: self.eps }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, floats: DType) -> Result<Tensor> {
         Ok(match &self.bias {
-            Some(bias) => ops::layer_norm(x, &self.weight, bias, self.eps)?,
-            None => ops::rms_norm(x, &self.weight, self.eps)?,
+            Some(bias) => ops::layer_norm(x, &self.weight, bias, self.eps, floats)?,
+            None => ops::rms_norm(x, &self.weight, self.eps, floats)?,
         })
     }
 }
@@ -167,18 +167,16 @@ impl Block {
         {
             return Ok(ops::block(x, &block)?);
         }
-        let attended = self.attn.forward(&self.norm1.forward(x)?.to_dtype(floats)?, rope, dropout)?;
-        let attended = attended.to_dtype(x.dtype())?;
-        let x = (x + dropout.apply(&attended, self.residual_dropout)?)?; // (batch, seq, hidden)
-        let thought = self.ffn.forward(&self.norm2.forward(&x)?.to_dtype(floats)?, dropout)?;
-        let thought = thought.to_dtype(x.dtype())?;
-        Ok((&x + dropout.apply(&thought, self.residual_dropout)?)?)
+        let attended = self.attn.forward(&self.norm1.forward(x, floats)?, rope, dropout)?;
+        let x = ops::residual(x, &dropout.apply(&attended, self.residual_dropout)?)?; // (batch, seq, hidden)
+        let thought = self.ffn.forward(&self.norm2.forward(&x, floats)?, dropout)?;
+        Ok(ops::residual(&x, &dropout.apply(&thought, self.residual_dropout)?)?)
     }
 
     fn forward_cached(&self, x: &Tensor, rope: Option<&Rope>, layer: usize, cache: &mut KvCache) -> Result<Tensor> {
-        let attended = self.attn.forward_cached(&self.norm1.forward(x)?, rope, layer, cache)?;
+        let attended = self.attn.forward_cached(&self.norm1.forward(x, x.dtype())?, rope, layer, cache)?;
         let x = (x + attended)?; // (batch, new, hidden)
-        let thought = self.ffn.forward(&self.norm2.forward(&x)?, &mut Dropout::off())?;
+        let thought = self.ffn.forward(&self.norm2.forward(&x, x.dtype())?, &mut Dropout::off())?;
         Ok((&x + thought)?)
     }
 }
@@ -275,7 +273,7 @@ impl Transformer {
         for layer in &self.layers {
             x = layer.forward(&x, rope.as_ref(), dropout, self.floats)?;
         }
-        self.norm.forward(&x)
+        self.norm.forward(&x, x.dtype())
     }
 
     /// The cached pass: new ids `(batch, new)` u32 to `(batch, new, hidden)`; their keys and values join the cache. The
@@ -303,7 +301,7 @@ impl Transformer {
             x = layer.forward_cached(&x, rope.as_ref(), index, cache)?;
         }
         cache.advance(new);
-        self.norm.forward(&x)
+        self.norm.forward(&x, x.dtype())
     }
 
     /// Logits of hidden states: `(…, hidden)` to `(…, vocab)`, f32.
@@ -323,7 +321,8 @@ impl Transformer {
         if self.floats == DType::F32 && self.lm_head.is_bare() {
             return Ok(ops::head_loss(hidden, self.lm_head.weight(), targets, smoothing)?);
         }
-        Ok(ops::cross_entropy(&self.logits(&hidden.to_dtype(self.floats)?)?, targets, smoothing)?)
+        let logits = self.lm_head.forward(&hidden.to_dtype(self.floats)?, &mut Dropout::off())?;
+        Ok(ops::cross_entropy(&logits, targets, smoothing)?)
     }
 
     /// Logits of a whole sequence, without dropout: ids `(batch, seq)` to `(batch, seq, vocab)`.

@@ -1,7 +1,8 @@
 //! AdamW with decoupled decay (Loshchilov & Hutter 2019, algorithm 2), whose state can be saved and restored.
 //!
-//! candle's own keeps its moments private and in the parameter's type; here they are plain f32 on the host, so that a
-//! run resumes to the bit. The update runs over raw slices, in parallel over chunks of each tensor.
+//! candle's own keeps its moments private and in the parameter's type; here they are plain f32 beside the parameter, so that
+//! a run resumes to the bit. On a CPU the update runs over raw slices, in parallel over chunks of each tensor; on a CUDA
+//! device it is one kernel a parameter.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use rayon::prelude::*;
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "cuda")]
+use crate::model::ops::cuda;
 
 /// Elements a thread updates at once: the four arrays of a chunk stay in a core's second-level cache.
 const CHUNK: usize = 16 * 1024;
@@ -39,10 +42,37 @@ pub type Gradients = BTreeMap<String, Tensor>;
 #[derive(Debug, Clone)]
 struct Slot {
     variable: Var,
-    mean: Vec<f32>,
-    square: Vec<f32>,
+    moments: Moments,
     decays: bool,
     rate: f64,
+}
+
+/// Means of gradients and of their squares, where the parameter is.
+#[derive(Debug, Clone)]
+enum Moments {
+    Host(Vec<f32>, Vec<f32>),
+    #[cfg(feature = "cuda")]
+    Device(cuda::Moments),
+}
+
+impl Moments {
+    fn new(variable: &Var, mean: Vec<f32>, square: Vec<f32>) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if variable.device().is_cuda() {
+            return Ok(Self::Device(cuda::Moments::new(variable, &mean, &square)?));
+        }
+        let _ = variable;
+        Ok(Self::Host(mean, square))
+    }
+
+    fn to_host(&self, variable: &Var) -> Result<(Vec<f32>, Vec<f32>)> {
+        let _ = variable;
+        Ok(match self {
+            Self::Host(mean, square) => (mean.clone(), square.clone()),
+            #[cfg(feature = "cuda")]
+            Self::Device(moments) => moments.to_host(variable.device())?,
+        })
+    }
 }
 
 /// AdamW over named f32 parameters.
@@ -82,8 +112,7 @@ impl AdamW {
             let zeros = vec![0f32; variable.elem_count()];
             let slot = Slot {
                 variable: variable.clone(),
-                mean: zeros.clone(),
-                square: zeros,
+                moments: Moments::new(variable, zeros.clone(), zeros)?,
                 decays: decays(name, variable),
                 rate: rate_of(name),
             };
@@ -118,19 +147,14 @@ impl AdamW {
                 rate: (lr / first) as f32,
                 root: (1.0 / second) as f32,
             };
-            with_host(gradient, |gradient| {
-                let moments = Mutex::new((&mut slot.mean, &mut slot.square));
-                let op = HostStep { update, gradient, moments };
-                if slot.variable.device().is_cpu() {
-                    slot.variable.inplace_op1(&op)?;
-                } else {
-                    let mut values = host(slot.variable.as_tensor())?;
-                    op.run(&mut values);
-                    let shape = slot.variable.shape().clone();
-                    slot.variable.set(&Tensor::from_vec(values, shape, slot.variable.device())?)?;
-                }
-                Ok(())
-            })?;
+            match &mut slot.moments {
+                Moments::Host(mean, square) => with_host(gradient, |gradient| {
+                    let moments = Mutex::new((mean, square));
+                    Ok(slot.variable.inplace_op1(&HostStep { update, gradient, moments })?)
+                })?,
+                #[cfg(feature = "cuda")]
+                Moments::Device(moments) => cuda::step(&slot.variable, gradient, moments, update.numbers())?,
+            }
         }
         Ok(())
     }
@@ -142,8 +166,9 @@ impl AdamW {
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for (name, slot) in &self.slots {
-            for (kind, values) in [("mean", &slot.mean), ("square", &slot.square)] {
-                let tensor = Tensor::from_slice(values, slot.variable.shape(), &Device::Cpu)?;
+            let (mean, square) = slot.moments.to_host(&slot.variable)?;
+            for (kind, values) in [("mean", mean), ("square", square)] {
+                let tensor = Tensor::from_vec(values, slot.variable.shape(), &Device::Cpu)?;
                 state.insert(format!("{kind}.{name}"), tensor);
             }
         }
@@ -156,19 +181,21 @@ impl AdamW {
     /// [`Error::Mismatch`] when a moment is missing or of another size.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, taken: usize) -> Result<()> {
         for (name, slot) in &mut self.slots {
-            for (kind, values) in [("mean", &mut slot.mean), ("square", &mut slot.square)] {
+            let wanted = slot.variable.elem_count();
+            let saved = |kind: &str| {
                 let key = format!("{kind}.{name}");
                 let found = state.get(&key).map(host).transpose()?.unwrap_or_default();
-                if found.len() != values.len() {
+                if found.len() != wanted {
                     return Err(Error::Mismatch {
                         what: format!("elements of {key} in the saved state"),
-                        expected: values.len().to_string(),
+                        expected: wanted.to_string(),
                         found: found.len().to_string(),
                         remedy: "resume with the architecture and adapter of the saved run, or start anew".into(),
                     });
                 }
-                *values = found;
-            }
+                Ok(found)
+            };
+            slot.moments = Moments::new(&slot.variable, saved("mean")?, saved("square")?)?;
         }
         self.taken = taken;
         Ok(())
@@ -180,6 +207,10 @@ impl AdamW {
 /// # Errors
 /// [`Error::Tensor`].
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if gradients.values().next().is_some_and(|gradient| gradient.device().is_cuda()) {
+        return Ok(cuda::norm_of(&gradients.values().collect::<Vec<_>>())?);
+    }
     let mut sum = 0f64;
     for gradient in gradients.values() {
         sum += with_host(gradient, |values| {
@@ -216,6 +247,12 @@ struct Update {
 }
 
 impl Update {
+    /// In the order that the device's kernel takes them.
+    #[cfg(feature = "cuda")]
+    fn numbers(self) -> cuda::Numbers {
+        [self.betas.0, self.betas.1, self.scale, self.keep, self.rate, self.root, EPSILON as f32]
+    }
+
     fn apply(self, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
         let (b1, b2) = self.betas;
         for (((w, &g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {

@@ -176,12 +176,12 @@ impl<'a> Run<'a> {
         let tokens: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         let mut dropout = Dropout::new(seed::rng(job.seed, &format!("dropout {step}")));
         let mut gradients = Gradients::new();
-        let mut loss_sum = 0.0;
+        let mut losses = Vec::new();
         for batch in &batches {
             // Each micro-batch counts by its supervised tokens, so that accumulation changes memory, not the result.
             let share = batch.targets.len() as f64 / tokens as f64;
             let loss = batch_loss(self.model, batch, &mut dropout, job.label_smoothing)?;
-            loss_sum += f64::from(loss.to_scalar::<f32>()?) * share;
+            losses.push((loss.detach(), share));
             let mut found = (loss * share)?.backward()?;
             for (name, variable) in self.parameters {
                 let gradient = found.remove(variable).ok_or_else(|| {
@@ -198,6 +198,11 @@ impl<'a> Run<'a> {
             }
         }
         let norm = global_norm(&gradients)?;
+        // Read last: on a device, reading waits for what was asked for before.
+        let mut loss_sum = 0.0;
+        for (loss, share) in losses {
+            loss_sum += f64::from(loss.to_scalar::<f32>()?) * share;
+        }
         if !loss_sum.is_finite() || !norm.is_finite() {
             return Err(Error::Diverged { step, loss: loss_sum, checkpoint: job.state_file() });
         }

@@ -17,6 +17,7 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     shape.pop();
     shape.push(out);
+    let weight = weight.to_dtype(x.dtype())?;
     x.reshape((rows, ()))?.matmul(&weight.t()?)?.reshape(shape) // (…, out)
 }
 

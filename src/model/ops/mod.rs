@@ -5,13 +5,16 @@
 //! operation with rayon code for the CPU and a hand-written gradient, and [`composed`], the same formula in plain candle
 //! operations, which runs on every device and in f64 and is what the fused form is tested against.
 //!
-//! One switch chooses: [`set_fused`]. The fused form is used for f32 on a CPU; anything else takes the composed form.
+//! One switch chooses: [`set_fused`]. The fused form is used for f32 on a CPU, and on a CUDA device that of [`cuda`] for f32 and
+//! bf16; anything else takes the composed form.
 
 mod activation;
 mod attention;
 mod block;
 pub mod composed;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod embedding;
 mod gemm;
 mod head;
@@ -22,7 +25,7 @@ mod slices;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::model::config::{Activation, ArchConfig};
 use crate::model::dropout::Mask;
@@ -40,6 +43,12 @@ pub fn set_fused(on: bool) {
 /// Whether to take the fused form for these operands.
 fn fused(operands: &[&Tensor]) -> bool {
     FUSED.load(Ordering::Relaxed) && slices::on_cpu_f32(operands)
+}
+
+/// Whether to take the CUDA kernels for these operands.
+#[cfg(feature = "cuda")]
+fn on_cuda(operands: &[&Tensor]) -> bool {
+    FUSED.load(Ordering::Relaxed) && cuda::runs_on(operands)
 }
 
 /// Rotary tables: cos and sin of `position · θ^(−2i/d)`, each `(positions, head_dim / 2)` (Su et al. 2021, eq. 34).
@@ -89,11 +98,15 @@ impl Rope {
     }
 }
 
-/// `y = x · Wᵀ`: x `(…, in)`, W `(out, in)`, y `(…, out)`.
+/// `y = x · Wᵀ`: x `(…, in)`, W `(out, in)`, y `(…, out)` in the type of x; W is turned into that type on the way.
 ///
 /// # Errors
 /// The tensor library's.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[x, weight]) {
+        return cuda::linear(x, weight);
+    }
     if fused(&[x, weight]) { linear::linear(x, weight) } else { composed::linear(x, weight) }
 }
 
@@ -102,27 +115,53 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// The tensor library's; an id outside the vocabulary.
 pub fn embedding(ids: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[weight]) && weight.dtype() == DType::F32 {
+        return cuda::embedding(ids, weight);
+    }
     if fused(&[weight]) { embedding::embedding(ids, weight) } else { composed::embedding(ids, weight) }
 }
 
-/// LayerNorm over the last dimension (Ba et al. 2016, eq. 4).
+/// LayerNorm over the last dimension (Ba et al. 2016, eq. 4), the result in `floats`.
 ///
 /// # Errors
 /// The tensor library's.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if fused(&[x, weight, bias]) {
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, floats: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[x]) && x.dtype() == DType::F32 {
+        return cuda::norm(x, weight, Some(bias), eps, floats);
+    }
+    let y = if fused(&[x, weight, bias]) {
         norm::layer_norm(x, weight, bias, eps)
     } else {
         composed::layer_norm(x, weight, bias, eps)
-    }
+    };
+    y?.to_dtype(floats)
 }
 
-/// RMSNorm over the last dimension (Zhang & Sennrich 2019, eq. 4).
+/// RMSNorm over the last dimension (Zhang & Sennrich 2019, eq. 4), the result in `floats`.
 ///
 /// # Errors
 /// The tensor library's.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    if fused(&[x, weight]) { norm::rms_norm(x, weight, eps) } else { composed::rms_norm(x, weight, eps) }
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64, floats: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[x]) && x.dtype() == DType::F32 {
+        return cuda::norm(x, weight, None, eps, floats);
+    }
+    let y = if fused(&[x, weight]) { norm::rms_norm(x, weight, eps) } else { composed::rms_norm(x, weight, eps) };
+    y?.to_dtype(floats)
+}
+
+/// The residual stream `x` plus what a sub-layer adds to it, `y` in its own type: the type of `x`.
+///
+/// # Errors
+/// The tensor library's.
+pub fn residual(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[x, y]) && x.dtype() == DType::F32 {
+        return cuda::residual(x, y);
+    }
+    x + y.to_dtype(x.dtype())?
 }
 
 /// The MLP's non-linearity: `(…, fc1_dim)` to `(…, ffn_dim)`. Gated kinds take the gate from the first half.
@@ -130,6 +169,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 /// # Errors
 /// The tensor library's.
 pub fn activate(x: &Tensor, kind: Activation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[x]) && kind == Activation::Gelu {
+        return cuda::gelu(x);
+    }
     if fused(&[x]) { activation::activate(x, kind) } else { composed::activate(x, kind) }
 }
 
@@ -148,6 +191,10 @@ pub fn attention(
     causal: bool,
     dropout: Option<Mask>,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[qkv]) && dropout.is_none() {
+        return cuda::attention(qkv, heads, rope, causal);
+    }
     if fused(&[qkv]) {
         attention::attention(qkv, heads, rope, causal, dropout)
     } else {
@@ -195,6 +242,10 @@ pub fn dropout(x: &Tensor, mask: Mask) -> Result<Tensor> {
 /// # Errors
 /// The tensor library's.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_cuda(&[logits]) {
+        return cuda::cross_entropy(logits, targets, smoothing);
+    }
     if fused(&[logits]) {
         cross_entropy::cross_entropy(logits, targets, smoothing)
     } else {

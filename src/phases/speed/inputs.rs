@@ -18,7 +18,9 @@ const LORA_BATCH: usize = 8;
 /// LoRA steps in a measurement: batches of several lengths.
 pub(super) const LORA_STEPS: usize = 8;
 /// Sequences and tokens of a full step.
-const FULL: (usize, usize) = (8, 256);
+pub(super) const FULL: (usize, usize) = (8, 256);
+/// Those of a full step on a CUDA device.
+pub(super) const CUDA: (usize, usize) = (64, 256);
 /// Seed of every draw.
 pub(super) const SEED: u64 = 17;
 
@@ -50,8 +52,7 @@ pub(super) fn lora_batches(exp: &Experiment, tokenizer: &Tokenizer, context: usi
 }
 
 /// The batch of a full step: exercises one after another, every position supervised.
-pub(super) fn full_batch(tokenizer: &Tokenizer) -> Result<Batch> {
-    let (rows, seq) = FULL;
+pub(super) fn full_batch(tokenizer: &Tokenizer, (rows, seq): (usize, usize)) -> Result<Batch> {
     let mut tokens = Vec::new();
     for task in exercises::generate(SEED, rows * seq, &[])? {
         tokens.extend(tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?);
@@ -110,7 +111,10 @@ pub(super) fn export(exp: &Experiment, folder: &Path) -> Result<()> {
         &folder.join("lora.json"),
         &json!({"arch": large, "batches": lora.iter().map(as_json).collect::<Vec<_>>()}),
     )?;
-    let full = json!({"arch_29m": large, "arch_small": base.config, "batch": as_json(&full_batch(&tokenizer)?)});
+    let full = json!({
+        "arch_29m": large, "arch_small": base.config, "batch": as_json(&full_batch(&tokenizer, FULL)?),
+        "batch_cuda": as_json(&full_batch(&tokenizer, CUDA)?),
+    });
     artifact::write_json(&folder.join("full.json"), &full)?;
     let prompts = prompts()?;
     let ids = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>>>()?;

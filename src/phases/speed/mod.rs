@@ -13,7 +13,8 @@ use std::path::PathBuf;
 pub use record::{Row, read, splice, table, write};
 
 use crate::error::{Error, Result};
-use crate::experiment::Experiment;
+use crate::experiment::{Compute, Experiment};
+use crate::model::device;
 
 /// A fixed piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Workload {
     FullStep29m,
     /// Full pre-training steps of the shipped base's architecture, 8 × 256 tokens.
     FullStepSmall,
+    /// Full pre-training steps of the 29M architecture on a CUDA device in bf16, 64 × 256 tokens.
+    FullStepCuda,
     /// 20 prompts × 20 samples × up to 100 tokens with the shipped base.
     Sampling,
     /// The same prompts one after another, greedily.
@@ -38,10 +41,11 @@ pub enum Workload {
 
 impl Workload {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LoraStep,
         Self::FullStep29m,
         Self::FullStepSmall,
+        Self::FullStepCuda,
         Self::Sampling,
         Self::Decode,
         Self::Data,
@@ -55,6 +59,7 @@ impl Workload {
             Self::LoraStep => "lora-step",
             Self::FullStep29m => "full-step-29m",
             Self::FullStepSmall => "full-step-small",
+            Self::FullStepCuda => "full-step-cuda",
             Self::Sampling => "sampling",
             Self::Decode => "decode",
             Self::Data => "data",
@@ -69,6 +74,7 @@ impl Workload {
             Self::LoraStep => "LoRA step, 29M, batch 8 of real samples",
             Self::FullStep29m => "full training step, 29M, 8 × 256",
             Self::FullStepSmall => "full training step, small base, 8 × 256",
+            Self::FullStepCuda => "full training step, 29M, 64 × 256, CUDA bf16",
             Self::Sampling => "sampling, 20 prompts × 20 samples × 100 tokens",
             Self::Decode => "greedy decoding, one stream",
             Self::Data => "phase 1 on all public rows",
@@ -109,7 +115,7 @@ pub struct Options {
     pub records: PathBuf,
 }
 
-/// Measures one workload and writes its row. `None` when it needs the public datasets and they are not at hand.
+/// Measures one workload and writes its row. `None` when it needs the public datasets or a CUDA device and they are not at hand.
 ///
 /// # Errors
 /// Those of the phases measured; [`Error::Io`] of the records.
@@ -121,9 +127,15 @@ pub fn run(exp: &Experiment, workload: Workload, options: &Options) -> Result<Op
     if workload == Workload::Data && !exp.has_external() {
         return Ok(None);
     }
-    let mut rates = workloads::measure(exp, workload, options)?;
+    if workload == Workload::FullStepCuda && device::open(Compute::CudaBf16).is_err() {
+        return Ok(None);
+    }
+    let (mut rates, card) = workloads::measure(exp, workload, options)?;
     rates.sort_by(f64::total_cmp);
-    let row = Row::new(workload, "codelora", rates[rates.len() / 2], rates.len());
+    let mut row = Row::new(workload, "codelora", rates[rates.len() / 2], rates.len());
+    if let Some(card) = card {
+        (row.machine, row.peak_mib) = (card.name, card.held_mib.round());
+    }
     write(&options.records, std::slice::from_ref(&row))?;
     Ok(Some(row))
 }

@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use super::inputs::{self, SEED};
 use super::{Options, Workload};
 use crate::error::Result;
-use crate::experiment::{Experiment, LoraConfig};
+use crate::experiment::{Compute, Experiment, LoraConfig};
 use crate::generate::{Request, Sampling, stream};
 use crate::model::config::ArchConfig;
+use crate::model::device::{self, Card};
 use crate::model::dropout::Dropout;
 use crate::model::init::init;
 use crate::model::lora;
@@ -23,9 +24,10 @@ use crate::train::batch::Batch;
 use crate::train::loss::batch_loss;
 use crate::train::optimizer::{AdamW, Betas, Gradients, global_norm};
 
-/// Rates of the repeats, in the workload's unit.
-pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -> Result<Vec<f64>> {
-    match workload {
+/// Rates of the repeats, in the workload's unit, and the card, where a card did the work.
+pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -> Result<(Vec<f64>, Option<Card>)> {
+    let rates = match workload {
+        Workload::FullStepCuda => return full_step_cuda(exp, options.repeat),
         Workload::LoraStep => lora_step(exp, options.repeat),
         Workload::FullStep29m => full_step(exp, &inputs::arch_29m(exp)?, options.repeat),
         Workload::FullStepSmall => full_step(exp, &base_model::open(exp)?.1.config, options.repeat),
@@ -33,7 +35,8 @@ pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -
         Workload::Decode => decode(exp, options.repeat),
         Workload::Data => data(exp, options.repeat),
         Workload::BpeTrain | Workload::BpeEncode => bpe(exp, workload, options),
-    }
+    };
+    Ok((rates?, None))
 }
 
 /// `amount` per second of each repeat of `work`.
@@ -63,8 +66,8 @@ fn step(
     optimizer.step(&gradients, 1e-4, 1.0 / norm.max(1.0))
 }
 
-fn fresh(arch: &ArchConfig) -> Result<(Transformer, BTreeMap<String, Var>)> {
-    let parameters = init(arch, &mut seed::rng(SEED, "speed"), &Device::Cpu)?;
+fn fresh(arch: &ArchConfig, device: &Device) -> Result<(Transformer, BTreeMap<String, Var>)> {
+    let parameters = init(arch, &mut seed::rng(SEED, "speed"), device)?;
     let weights: BTreeMap<String, Tensor> =
         parameters.iter().map(|(key, var)| (key.clone(), var.as_tensor().clone())).collect();
     Ok((Transformer::from_weights(arch, &weights)?, parameters))
@@ -89,7 +92,7 @@ fn lora_step(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
     let arch = inputs::arch_29m(exp)?;
     let tokenizer = Tokenizer::load(&exp.tokenizer_file())?;
     let batches = inputs::lora_batches(exp, &tokenizer, arch.max_seq_length)?;
-    let (mut model, _) = fresh(&arch)?;
+    let (mut model, _) = fresh(&arch, &Device::Cpu)?;
     let adapter = lora::attach(&mut model, &plan(), &mut seed::rng(SEED, "adapter"))?;
     let parameters: BTreeMap<String, Var> =
         adapter.parameters().into_iter().map(|(name, var)| (name.to_string(), var.clone())).collect();
@@ -105,8 +108,8 @@ fn lora_step(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
 }
 
 fn full_step(exp: &Experiment, arch: &ArchConfig, repeat: usize) -> Result<Vec<f64>> {
-    let batch = inputs::full_batch(&Tokenizer::load(&exp.tokenizer_file())?)?;
-    let (model, parameters) = fresh(arch)?;
+    let batch = inputs::full_batch(&Tokenizer::load(&exp.tokenizer_file())?, inputs::FULL)?;
+    let (model, parameters) = fresh(arch, &Device::Cpu)?;
     let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0)?;
     let mut dropout = Dropout::new(seed::rng(SEED, "dropout"));
     step(&model, &parameters, &mut optimizer, &batch, &mut dropout)?;
@@ -114,6 +117,27 @@ fn full_step(exp: &Experiment, arch: &ArchConfig, repeat: usize) -> Result<Vec<f
         step(&model, &parameters, &mut optimizer, &batch, &mut dropout)?;
         Ok(batch.real as f64)
     })
+}
+
+/// Steps of a measurement on a CUDA device.
+const CUDA_STEPS: usize = 50;
+
+fn full_step_cuda(exp: &Experiment, repeat: usize) -> Result<(Vec<f64>, Option<Card>)> {
+    let (device, floats) = device::open(Compute::CudaBf16)?;
+    let batch = inputs::full_batch(&Tokenizer::load(&exp.tokenizer_file())?, inputs::CUDA)?;
+    let (model, parameters) = fresh(&inputs::arch_29m(exp)?, &device)?;
+    let model = model.computing_in(floats);
+    let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0)?;
+    let mut work = || {
+        for _ in 0..CUDA_STEPS {
+            step(&model, &parameters, &mut optimizer, &batch, &mut Dropout::off())?;
+        }
+        // Otherwise the last step would still be running.
+        device.synchronize()?;
+        Ok((CUDA_STEPS * batch.real) as f64)
+    };
+    work()?;
+    Ok((repeated(repeat, work)?, device::card(&device)))
 }
 
 fn sampling(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {

@@ -7,8 +7,8 @@ use crate::model::ops;
 
 fn norm(x: &Tensor, norm: &Norm) -> Result<Tensor> {
     match &norm.bias {
-        Some(bias) => ops::layer_norm(x, &norm.weight, bias, norm.eps),
-        None => ops::rms_norm(x, &norm.weight, norm.eps),
+        Some(bias) => ops::layer_norm(x, &norm.weight, bias, norm.eps, x.dtype()),
+        None => ops::rms_norm(x, &norm.weight, norm.eps, x.dtype()),
     }
 }
 

@@ -1,0 +1,120 @@
+//! One AdamW step of a parameter, and the norm of all gradients, without a value leaving the device but the norm.
+
+use std::sync::Mutex;
+
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::cuda_backend::{CudaDevice, CudaStorage};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, Var};
+
+use super::{THREADS, device_of, flat, launch, not_here, read, view};
+
+/// Blocks that sum the squares of one gradient.
+const BLOCKS: usize = 128;
+
+/// The moments of one parameter on its device.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    mean: CudaSlice<f32>,
+    square: CudaSlice<f32>,
+}
+
+impl Moments {
+    /// Moments with these values on the device of `variable`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(variable: &Var, mean: &[f32], square: &[f32]) -> Result<Self> {
+        let device = device_of(variable.as_tensor())?;
+        Ok(Self { mean: device.clone_htod(mean)?, square: device.clone_htod(square)? })
+    }
+
+    /// Mean and square on the host.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn to_host(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
+        let device = device.as_cuda_device()?;
+        Ok((device.clone_dtoh(&self.mean)?, device.clone_dtoh(&self.square)?))
+    }
+}
+
+/// The numbers of one step, in the order of the kernel's arguments: β₁, β₂, the gradient's scale, what decay keeps, the rate,
+/// the correction of the second moment, ε.
+pub type Numbers = [f32; 7];
+
+struct Step<'a> {
+    numbers: Numbers,
+    gradient: &'a Tensor,
+    moments: Mutex<&'a mut Moments>,
+}
+
+impl InplaceOp1 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "adamw-cuda"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> Result<()> {
+        not_here()
+    }
+
+    fn cuda_fwd(&self, weight: &mut CudaStorage, layout: &Layout) -> Result<()> {
+        let (n, device): (usize, CudaDevice) = (layout.shape().elem_count(), weight.device.clone());
+        let Ok(moments) = self.moments.lock() else { return not_here() };
+        let [b1, b2, scale, keep, rate, root, epsilon] = self.numbers;
+        read::<f32, 1, ()>([self.gradient], |[gradient]| {
+            launch!(
+                &device,
+                "adamw",
+                (flat(n).0, flat(n).1, 0),
+                [
+                    view::<f32>(weight, layout)?,
+                    gradient,
+                    moments.mean.as_view(),
+                    moments.square.as_view(),
+                    n as u32,
+                    b1,
+                    b2,
+                    scale,
+                    keep,
+                    rate,
+                    root,
+                    epsilon,
+                ]
+            );
+            Ok(())
+        })
+    }
+}
+
+/// One step of `variable`, f32, in place.
+///
+/// # Errors
+/// The device's.
+pub fn step(variable: &Var, gradient: &Tensor, moments: &mut Moments, numbers: Numbers) -> Result<()> {
+    let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
+    variable.inplace_op1(&Step { numbers, gradient: &gradient, moments: Mutex::new(moments) })
+}
+
+/// The L2 norm over all `gradients`, summed in f64 in a fixed order.
+///
+/// # Errors
+/// The device's.
+pub fn norm_of(gradients: &[&Tensor]) -> Result<f64> {
+    let Some(first) = gradients.first() else { return Ok(0.0) };
+    let device = &device_of(first)?;
+    let parts = device.alloc_zeros::<f64>(BLOCKS * gradients.len())?;
+    for (slot, gradient) in gradients.iter().enumerate() {
+        let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
+        let n = gradient.elem_count();
+        read::<f32, 1, ()>([&gradient], |[gradient]| {
+            launch!(
+                device,
+                "squares",
+                ((BLOCKS, 1, 1), (THREADS, 1, 1), 0),
+                [gradient, parts.as_view(), n as i64, slot as i32]
+            );
+            Ok(())
+        })?;
+    }
+    Ok(device.clone_dtoh(&parts)?.iter().sum::<f64>().sqrt())
+}
