@@ -368,4 +368,35 @@ mod tests {
         let parameters = BTreeMap::from([("w".to_string(), half)]);
         assert!(AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).is_err());
     }
+
+    /// The kernels against the loop above, on the device itself; without one the test says so.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn steps_on_a_cuda_device_agree_with_the_host() {
+        let device = match Device::new_cuda(0) {
+            Ok(device) => device,
+            Err(error) => return eprintln!("skipped: no CUDA device answers ({error})"),
+        };
+        let random = |name: &str| {
+            let values = crate::model::init::normal(&mut crate::seed::rng(1, name), 300 * 41, 1.0);
+            Tensor::from_vec(values, (300, 41), &Device::Cpu).unwrap()
+        };
+        let values = random("w");
+        let run = |device: &Device| {
+            let var = Var::from_tensor(&values.to_device(device).unwrap()).unwrap();
+            let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
+            let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
+            let mut norms = Vec::new();
+            for step in 0..4 {
+                let gradient = random(&format!("g{step}")).to_device(device).unwrap();
+                let gradients = BTreeMap::from([("w".to_string(), gradient)]);
+                norms.push(global_norm(&gradients).unwrap());
+                optimizer.step(&gradients, 1e-2, 0.7).unwrap();
+            }
+            (var.flatten_all().unwrap().to_vec1::<f32>().unwrap(), norms)
+        };
+        let ((there, norms), (here, expected)) = (run(&device), run(&Device::Cpu));
+        assert!(there.iter().zip(&here).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(norms.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6 * b));
+    }
 }
