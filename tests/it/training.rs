@@ -438,8 +438,7 @@ fn the_full_size_base_takes_its_first_twenty_steps_and_resumes() {
     let documents = (0..40u32).map(|i| Ok((0..9).map(|t| (i * 9 + t * 7) % 8000).collect()));
     let stream = TokenStream::write(&folder.path().join("stream"), documents).unwrap();
     let part = Part { stream, weight: 1.0, cut: Cut::Anywhere };
-    let data = WindowBatches::new(vec![part], pretrain.accumulation, 12, 5, "test").unwrap();
-    let data = data.accumulated(pretrain.accumulation).unwrap();
+    let data = WindowBatches::new(vec![part], 4, 12, 5, "test").unwrap().accumulated(4).unwrap();
     let mut job = new_job(&folder.path().join("run"), 20);
     job.optimizer = OptimizerConfig { steps: 20, warmup_steps: 10, ..pretrain.optimizer.clone() };
     job.eval_every = 10;
