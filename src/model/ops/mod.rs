@@ -5,7 +5,7 @@
 //! operation with rayon code for the CPU and a hand-written gradient, and [`composed`], the same formula in plain candle
 //! operations, which runs on every device and in f64 and is what the fused form is tested against.
 //!
-//! One switch chooses: [`set_fused`]. The fused form is used for f32 on a CPU, and on a CUDA device that of [`cuda`] for f32 and
+//! One switch chooses: [`set_fused`]. The fused form is used for f32 on a CPU, and on a CUDA device that of `ops::cuda` for f32 and
 //! bf16; anything else takes the composed form.
 
 mod activation;
