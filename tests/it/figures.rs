@@ -28,3 +28,13 @@ fn every_committed_figure_follows_from_its_record() {
         assert!(same, "{} does not follow from the records: run `codelora figures`", path.display());
     }
 }
+
+#[test]
+fn the_figure_of_the_full_size_base_follows_from_its_record() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let record = fs::read_to_string(root.join("data/base/29m/pretraining.json")).unwrap();
+    let record: codelora::phases::pretraining::PretrainRecord = serde_json::from_str(&record).unwrap();
+    let chart = codelora::figures::base::generated(&record.training).expect("the base was looked at");
+    let committed = fs::read_to_string(root.join("figures/29m/base-generated.svg")).unwrap();
+    assert!(codelora::figures::draw(&chart).unwrap().svg == committed, "draw figures/29m anew from the base's record");
+}
