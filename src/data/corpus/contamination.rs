@@ -1,8 +1,8 @@
-//! Keeps the text of public benchmarks out of a corpus, by n-grams.
+//! Keeps the text of benchmarks out of a corpus, by n-grams and by what it defines.
 //!
 //! A document is contaminated when it holds at least half of the 10-grams of one task's solution or docstring. A single
-//! shared 10-gram is no sign: `for i in range(len(x)):` is eleven words. What is too short for 10-grams is left to the names
-//! that no function of the corpus may have.
+//! shared 10-gram is no sign: `for i in range(len(x)):` is eleven words. What is too short for 10-grams is found by its name: no
+//! document may hold `def` and the name of a task of ours, be it code or an example in a docstring.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
@@ -29,6 +29,13 @@ pub struct Contamination {
     grams: HashMap<u64, Vec<u32>, BuildHasherDefault<Identity>>,
     /// Distinct grams of each passage.
     sizes: Vec<usize>,
+    /// Names that no document may define, in lower case without underscores.
+    names: BTreeSet<String>,
+}
+
+/// A name as it is compared: `isPrime` is `is_prime`.
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace('_', "")
 }
 
 /// The fields of HumanEval's and MBPP's rows that are looked for.
@@ -50,6 +57,7 @@ impl Contamination {
         for task in tasks {
             self.add(&task.solution);
             self.add(&task.prompt);
+            self.names.insert(plain(&task.entry_point));
         }
     }
 
@@ -88,8 +96,20 @@ impl Contamination {
         self.sizes.len()
     }
 
-    /// Whether a document holds one of the passages.
+    /// Whether a document defines one of the names, in its code or in a text of it.
+    fn defines(&self, document: &str) -> bool {
+        document.match_indices("def ").any(|(at, found)| {
+            let rest = document[at + found.len()..].trim_start();
+            let name: &str = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            rest[name.len()..].trim_start().starts_with('(') && self.names.contains(&plain(name))
+        })
+    }
+
+    /// Whether a document holds one of the passages or defines one of the names.
     pub fn holds(&self, document: &str) -> bool {
+        if self.defines(document) {
+            return true;
+        }
         // Nearly no gram of a document is one of the benchmarks', so only those that are need to be told apart.
         let (mut seen, mut found) = (BTreeSet::new(), HashMap::<u32, usize>::new());
         for gram in hashes(document).windows(GRAM).map(chain) {
@@ -128,6 +148,19 @@ mod tests {
         assert!(contamination.holds(&copied));
         let idiom = "def show(items):\n    for i in range(len(items)):\n        print(items[i])\n    return None\n";
         assert!(!contamination.holds(idiom));
+    }
+
+    #[test]
+    fn a_benchmark_function_in_a_docstring_is_found() {
+        let mut contamination = Contamination::default();
+        contamination.add_tasks(&embedded::benchmark20().unwrap());
+        for quoted in ["def is_prime(n):", ">>> def isPrime (n):", "... def add(x, y): return x + y"] {
+            let document = format!("def show():\n    \"\"\"For example:\n\n    {quoted}\n    \"\"\"\n    return 1\n");
+            assert!(contamination.holds(&document), "{quoted}");
+        }
+        for other in ["def is_primes(n):", "def add_all(x):", "undefined add (x)", "adds def"] {
+            assert!(!contamination.holds(&format!("x = 1\n{other}\n")), "{other}");
+        }
     }
 
     #[test]
