@@ -11,12 +11,7 @@ impl Gelu {
     fn forward<T: Float>(x: &CudaStorage, layout: &Layout) -> Result<CudaStorage> {
         let (n, device) = (layout.shape().elem_count(), &x.device);
         let y = room::<T>(device, n)?;
-        launch!(
-            device,
-            &format!("gelu_{}", T::NAME),
-            (flat(n).0, flat(n).1, 0),
-            [view::<T>(x, layout)?, y.as_view(), n as u32]
-        );
+        launch!(device, &format!("gelu_{}", T::NAME), flat(n), [view::<T>(x, layout)?, y.as_view(), n as u32]);
         Ok(storage(y, device))
     }
 
@@ -24,12 +19,7 @@ impl Gelu {
         let (n, device) = (x.elem_count(), &device_of(x)?);
         let dx = room::<T>(device, n)?;
         read::<T, 2, ()>([x, grad], |[x, grad]| {
-            launch!(
-                device,
-                &format!("gelu_gradient_{}", T::NAME),
-                (flat(n).0, flat(n).1, 0),
-                [x, grad, dx.as_view(), n as u32]
-            );
+            launch!(device, &format!("gelu_gradient_{}", T::NAME), flat(n), [x, grad, dx.as_view(), n as u32]);
             Ok(())
         })?;
         Ok(tensor(dx, device, x.shape()))

@@ -78,11 +78,10 @@ impl Attention {
         let parts = room::<T>(device, 3 * s.part())?;
         let nothing = Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cuda(device.clone()))?;
         self.with_tables(&nothing, |[cos, sin]| {
-            let grid = flat(s.part() / 2);
             launch!(
                 device,
                 &format!("split_{}", T::NAME),
-                (grid.0, grid.1, 0),
+                flat(s.part() / 2),
                 [
                     view::<T>(qkv, layout)?,
                     cos,
@@ -139,11 +138,10 @@ impl Attention {
         let nothing = Tensor::zeros(1, candle_core::DType::F32, qkv.device())?;
         self.with_tables(&nothing, |[cos, sin]| {
             read::<T, 3, ()>([&dq, &dk, &dv], |[dq, dk, dv]| {
-                let grid = flat(s.part() / 2);
                 launch!(
                     device,
                     &format!("split_gradient_{}", T::NAME),
-                    (grid.0, grid.1, 0),
+                    flat(s.part() / 2),
                     [
                         dq,
                         dk,

@@ -33,12 +33,7 @@ impl CustomOp1 for Embedding {
         let dw = device.alloc_zeros::<f32>(weight.elem_count())?;
         read::<u32, 1, ()>([&self.ids], |[ids]| {
             read::<f32, 1, ()>([&grad], |[grad]| {
-                launch!(
-                    device,
-                    "embedding_gradient",
-                    (flat(n).0, flat(n).1, 0),
-                    [ids, grad, dw.as_view(), n as u32, width as i32]
-                );
+                launch!(device, "embedding_gradient", flat(n), [ids, grad, dw.as_view(), n as u32, width as i32]);
                 Ok(())
             })
         })?;

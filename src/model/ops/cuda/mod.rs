@@ -74,10 +74,9 @@ macro_rules! for_float {
     };
 }
 
-/// Launches kernel `$name` on a grid of `$grid` blocks of `$block` threads with `$shared` bytes of shared memory. Arguments are
-/// views and plain numbers, in the kernel's order.
+/// Launches kernel `$name` in the shape of a [`Launch`]. Arguments are views and plain numbers, in the kernel's order.
 macro_rules! launch {
-    ($device:expr, $name:expr, ($grid:expr, $block:expr, $shared:expr), [$($argument:expr),+ $(,)?]) => {{
+    ($device:expr, $name:expr, $shape:expr, [$($argument:expr),+ $(,)?]) => {{
         use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
         let ptx = $crate::model::ops::cuda::ptx()?;
         let function = $device.get_or_load_custom_func($name, "codelora", ptx)?;
@@ -86,11 +85,11 @@ macro_rules! launch {
             let argument = $argument;
             builder.arg(&argument);
         )+
-        let (grid, block): ((usize, usize, usize), (usize, usize, usize)) = ($grid, $block);
+        let (grid, block, shared): $crate::model::ops::cuda::Launch = $shape;
         let config = LaunchConfig {
             grid_dim: (grid.0 as u32, grid.1 as u32, grid.2 as u32),
             block_dim: (block.0 as u32, block.1 as u32, block.2 as u32),
-            shared_mem_bytes: $shared as u32,
+            shared_mem_bytes: shared as u32,
         };
         unsafe { builder.launch(config) }.map_err(|e| candle_core::Error::Cuda(Box::new(e)))?;
     }};
@@ -98,12 +97,15 @@ macro_rules! launch {
 
 use {for_float, launch};
 
+/// Blocks of the grid, threads of a block, and bytes of shared memory.
+type Launch = ((usize, usize, usize), (usize, usize, usize), usize);
+
 /// Threads of a block where each has one element.
 const THREADS: usize = 256;
 
 /// Grid and block for `n` elements, which kernels count in 32 bits: 64-bit division is slow, and a tensor of 4 billion elements
 /// would not fit most devices.
-fn flat(n: usize) -> ((usize, usize, usize), (usize, usize, usize), usize) {
+fn flat(n: usize) -> Launch {
     ((n.div_ceil(THREADS), 1, 1), (THREADS, 1, 1), 0)
 }
 

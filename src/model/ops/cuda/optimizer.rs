@@ -65,7 +65,7 @@ impl InplaceOp1 for Step<'_> {
             launch!(
                 &device,
                 "adamw",
-                (flat(n).0, flat(n).1, 0),
+                flat(n),
                 [
                     view::<f32>(weight, layout)?,
                     gradient,

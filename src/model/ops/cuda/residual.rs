@@ -14,7 +14,7 @@ impl Residual {
         launch!(
             device,
             &format!("residual_{}", T::NAME),
-            (flat(n).0, flat(n).1, 0),
+            flat(n),
             [view::<f32>(x, xl)?, view::<T>(y, yl)?, out.as_view(), n as u32]
         );
         Ok(storage(out, device))
