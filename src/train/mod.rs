@@ -5,6 +5,7 @@ pub mod batch;
 pub mod job;
 pub mod loss;
 pub mod metrics;
+mod moments;
 pub mod optimizer;
 pub mod schedule;
 pub mod state;

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::model::ops::cuda;
+use crate::train::moments::Moments;
 
 /// Elements a thread updates at once: the four arrays of a chunk stay in a core's second-level cache.
 const CHUNK: usize = 16 * 1024;
@@ -45,34 +46,6 @@ struct Slot {
     moments: Moments,
     decays: bool,
     rate: f64,
-}
-
-/// Means of gradients and of their squares, where the parameter is.
-#[derive(Debug, Clone)]
-enum Moments {
-    Host(Vec<f32>, Vec<f32>),
-    #[cfg(feature = "cuda")]
-    Device(cuda::Moments),
-}
-
-impl Moments {
-    fn new(variable: &Var, mean: Vec<f32>, square: Vec<f32>) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        if variable.device().is_cuda() {
-            return Ok(Self::Device(cuda::Moments::new(variable, &mean, &square)?));
-        }
-        let _ = variable;
-        Ok(Self::Host(mean, square))
-    }
-
-    fn to_host(&self, variable: &Var) -> Result<(Vec<f32>, Vec<f32>)> {
-        let _ = variable;
-        Ok(match self {
-            Self::Host(mean, square) => (mean.clone(), square.clone()),
-            #[cfg(feature = "cuda")]
-            Self::Device(moments) => moments.to_host(variable.device())?,
-        })
-    }
 }
 
 /// AdamW over named f32 parameters.
