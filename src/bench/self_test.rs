@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::bench::collapse::shape;
 use crate::bench::report::SelfTest;
-use crate::bench::run::judge;
+use crate::bench::run::{Verdicts, judge};
 use crate::data::task::Task;
 use crate::error::Result;
 use crate::generate::{Completion, Finish};
@@ -34,13 +34,14 @@ const CORRUPTIONS: [fn(&str) -> String; 4] = [
 pub fn self_test(tasks: &[Task], sandbox: &Sandbox) -> Result<SelfTest> {
     let solved: Vec<&Task> = tasks.iter().filter(|task| !task.solution.is_empty()).collect();
     let progress = Progress::new("self-test", solved.len());
-    let verdicts: Vec<(bool, usize)> = solved
+    let verdicts = Verdicts::new(sandbox);
+    let judged: Vec<(bool, usize)> = solved
         .par_iter()
         .map(|task| {
             let passes = |text: String| -> Result<bool> {
                 let completion =
                     Completion { text, tokens: Vec::new(), finish: Finish::EndOfSequence, log_likelihood: 0.0 };
-                Ok(judge(task, 0, completion, sandbox)?.outcome == Outcome::Passed)
+                Ok(judge(task, 0, completion, &verdicts)?.outcome == Outcome::Passed)
             };
             let right = passes(task.solution.clone())?;
             let wrong = CORRUPTIONS.iter().map(|corrupt| passes(corrupt(&task.solution)));
@@ -50,12 +51,12 @@ pub fn self_test(tasks: &[Task], sandbox: &Sandbox) -> Result<SelfTest> {
         })
         .collect::<Result<_>>()?;
     progress.finish();
-    let faults = solved.iter().zip(&verdicts).filter(|(_, (right, wrong))| !right || *wrong > 0);
+    let faults = solved.iter().zip(&judged).filter(|(_, (right, wrong))| !right || *wrong > 0);
     Ok(SelfTest {
         canonical: solved.len(),
-        canonical_passed: verdicts.iter().filter(|(right, _)| *right).count(),
+        canonical_passed: judged.iter().filter(|(right, _)| *right).count(),
         mutated: solved.len() * CORRUPTIONS.len(),
-        mutated_passed: verdicts.iter().map(|(_, wrong)| wrong).sum(),
+        mutated_passed: judged.iter().map(|(_, wrong)| wrong).sum(),
         false_alarms: solved.iter().filter(|task| shape(&task.solution, &task.solution).collapsed).count(),
         faults: faults.map(|(task, _)| task.id.clone()).collect(),
     })

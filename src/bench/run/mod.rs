@@ -4,6 +4,7 @@
 //! the log at once, so that a run that was stopped continues where it stood.
 
 mod log;
+mod verdicts;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
@@ -25,6 +26,7 @@ use crate::sandbox::{Outcome, Sandbox};
 use crate::tokenizer::Tokenizer;
 
 pub use log::AttemptLog;
+pub use verdicts::Verdicts;
 
 /// One completion of one task and what became of it: a row of `attempts.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub struct Attempt {
     pub tests_passed: usize,
     /// Tests of the task.
     pub tests: usize,
-    /// Wall time of the execution in seconds; 0 when nothing was run.
+    /// Wall time of the execution in seconds; 0 when nothing was run. A body that an earlier sample wrote has its seconds.
     pub seconds: f64,
     /// Measures of collapse.
     pub shape: Shape,
@@ -114,10 +116,11 @@ pub fn attempts(
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let (sender, receiver) = channel::<(usize, Completion)>();
     let receiver = Mutex::new(receiver);
+    let verdicts = Verdicts::new(sandbox);
     let work = || {
         while let Some((index, completion)) = next(&receiver) {
             let (task, sample) = jobs[index];
-            let made = judge(task, sample, completion, sandbox);
+            let made = judge(task, sample, completion, &verdicts);
             let kept = made.and_then(|attempt| lock(&log).push(attempt));
             progress.add(1);
             if let Err(error) = kept {
@@ -179,12 +182,13 @@ pub fn replay(
         jobs.push((*task, *count, text));
         *count += 1;
     }
+    let verdicts = Verdicts::new(sandbox);
     jobs.into_par_iter()
         .map(|(task, sample, text)| {
             let (text, tokens) = (text.clone(), Vec::new());
             let completion = Completion { text, tokens, finish: Finish::EndOfSequence, log_likelihood: 0.0 };
             progress.add(1);
-            judge(task, sample, completion, sandbox)
+            judge(task, sample, completion, &verdicts)
         })
         .collect()
 }
@@ -195,7 +199,7 @@ pub fn replay(
 ///
 /// # Errors
 /// As [`Sandbox::run`].
-pub fn judge(task: &Task, sample: usize, completion: Completion, sandbox: &Sandbox) -> Result<Attempt> {
+pub fn judge(task: &Task, sample: usize, completion: Completion, verdicts: &Verdicts) -> Result<Attempt> {
     let body = body(&task.prompt, &completion.text);
     let shape = shape(&completion.text, &body);
     let mut attempt = Attempt {
@@ -214,7 +218,7 @@ pub fn judge(task: &Task, sample: usize, completion: Completion, sandbox: &Sandb
         shape,
     };
     if has_statement(&attempt.body) {
-        let execution = sandbox.run(&task.program(&attempt.body))?;
+        let execution = verdicts.of(task, &attempt.body)?;
         attempt.outcome = execution.outcome;
         attempt.message = execution.message;
         attempt.tests_passed = execution.tests_passed;
