@@ -391,6 +391,9 @@ pub struct TrainConfig {
     /// Share of the steps, the last ones, over which the adapter is averaged, in [0, 1); 0 averages nothing.
     #[serde(default, skip_serializing_if = "is::<0>")]
     pub average_last: f64,
+    /// The device and the type of floats it computes in; the weights themselves are always f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
     /// Label smoothing ε.
     pub label_smoothing: f64,
     /// Steps between evaluations and checkpoints.
@@ -435,6 +438,9 @@ pub struct BenchConfig {
     #[serde(default)]
     pub adapter: Option<PathBuf>,
     // What stands at its default is left out of the digest: a file that does not name it is the experiment it was.
+    /// Where completions are sampled, always in f32; absent: on the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
     /// Keep tokens with at least this share of the likeliest token's probability; 0 keeps all.
     #[serde(default, skip_serializing_if = "is::<0>")]
     pub min_p: f64,

@@ -35,6 +35,15 @@ impl Base {
     pub fn model(&self) -> Result<Transformer> {
         Transformer::from_weights(&self.config, &self.weights)
     }
+
+    /// The same with its weights on `device`.
+    ///
+    /// # Errors
+    /// As [`Base::model`]; [`Error::Tensor`] when they do not fit there.
+    pub fn model_on(&self, device: &Device) -> Result<Transformer> {
+        let moved = |(key, weight): (&String, &Tensor)| Ok((key.clone(), weight.to_device(device)?));
+        Transformer::from_weights(&self.config, &self.weights.iter().map(moved).collect::<Result<_>>()?)
+    }
 }
 
 /// Loads a base folder.

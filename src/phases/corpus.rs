@@ -102,7 +102,7 @@ fn texts(exp: &Experiment, config: &PretrainConfig, folder: &Path) -> Result<Tex
     let exercises = exercises::generate(exp.config.seed, config.exercises, &config.exercise_files)?;
     if config.recipe.is_none() && config.folders.is_empty() {
         println!("collecting {} exercises and the standard library", exercises.len());
-        return Texts::collect(&exercises);
+        return Texts::collect(&exercises, &benchmark()?);
     }
     let mut origins = vec![Origin {
         name: "standard library".into(),
@@ -132,8 +132,14 @@ fn benchmarks(exp: &Experiment) -> Result<Contamination> {
             "run `codelora data --fetch`, or name their folder with --external DIR",
         ));
     }
+    let mut contamination = benchmark()?;
+    contamination.add_public(&exp.external)?;
+    Ok(contamination)
+}
+
+/// Our own benchmark.
+fn benchmark() -> Result<Contamination> {
     let mut contamination = Contamination::default();
     contamination.add_tasks(&embedded::benchmark20()?);
-    contamination.add_public(&exp.external)?;
     Ok(contamination)
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use candle_core::Device;
+
 use crate::artifact;
 use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, compare, html_page, markdown, v1_result};
 use crate::bench::run::{Attempt, AttemptLog, Measured, attempts};
@@ -15,6 +17,7 @@ use crate::data::task::Task;
 use crate::error::{Error, Result};
 use crate::experiment::{BenchConfig, Experiment, Phase};
 use crate::model::checkpoint::Base;
+use crate::model::device;
 use crate::model::lora;
 use crate::model::transformer::Transformer;
 use crate::phases::base_model;
@@ -72,8 +75,10 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
         return Err(Error::invalid(what, "correct the tests or the solutions of these tasks, or raise time_limit_s"));
     }
     let (tokenizer, base) = base_model::open(exp)?;
-    let before = Subject { name: "base", file: "before", model: base.model()?, inputs: base_inputs };
-    let after = Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base)?, inputs: all_inputs };
+    let (device, _) = device::open(config.compute.unwrap_or_default())?;
+    let before = Subject { name: "base", file: "before", model: base.model_on(&device)?, inputs: base_inputs };
+    let after =
+        Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base, &device)?, inputs: all_inputs };
     let v1 = v1_protocol(config, config.v1_draws);
     // Another seed than the experiment's own protocol, so that the two are independent looks at the same model.
     let (seed, v1_seed) = (exp.config.seed, exp.config.seed.wrapping_add(1));
@@ -178,9 +183,9 @@ fn inputs(exp: &Experiment) -> Result<(BTreeMap<String, String>, BTreeMap<String
     Ok((before, after))
 }
 
-/// The base with the trained adapter merged into it.
-fn adapted(exp: &Experiment, base: &Base) -> Result<Transformer> {
-    let mut model = base.model()?;
+/// The base on `device` with the trained adapter merged into it.
+fn adapted(exp: &Experiment, base: &Base, device: &Device) -> Result<Transformer> {
+    let mut model = base.model_on(device)?;
     lora::load_peft(&mut model, "default", &exp.adapter_folder(), &base.digest)?.merge(&mut model)?;
     Ok(model)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,20 @@ const TEXTS: [&str; 2] = [
     "def longest(words: list[str]) -> str:\n    \"\"\"Return the longest word.\"\"\"\n    return max(words, key=len)\n",
 ];
 
+/// The base on `device`, computing in `floats`, with the adapter that [`run`] proves on the CPU: the same numbers.
+///
+/// # Errors
+/// Those of [`base_model::open`] and [`lora::attach`]; [`Error::Tensor`] when the base does not fit there.
+pub fn fresh_on(exp: &Experiment, device: &Device, floats: DType) -> Result<(Transformer, Adapter)> {
+    let mut model = base_model::open(exp)?.1.model_on(device)?.computing_in(floats);
+    let adapter = attach(exp, &mut model)?;
+    Ok((model, adapter))
+}
+
+fn attach(exp: &Experiment, model: &mut Transformer) -> Result<Adapter> {
+    lora::attach(model, &exp.config.lora, &mut seed::rng(exp.train_seed(), "adapter"))
+}
+
 /// Attaches the adapter to the base, proves it, and writes the phase's record.
 ///
 /// # Errors
@@ -122,7 +136,7 @@ pub fn run(exp: &Experiment) -> Result<Lora> {
     let mut model = base.model()?;
     let batch = proof_batch(&tokenizer)?;
     let before = model.forward(&ids(&batch)?)?;
-    let mut adapter = lora::attach(&mut model, &exp.config.lora, &mut seed::rng(exp.train_seed(), "adapter"))?;
+    let mut adapter = attach(exp, &mut model)?;
     let record_file = exp.record_file("lora");
     let digest = exp.digest(Phase::Lora);
     if record_file.is_file() && !exp.force {

@@ -13,6 +13,7 @@ use crate::bench::run::{Attempt, AttemptLog, attempts};
 use crate::data::task::{Sample, Task};
 use crate::error::{Error, Result};
 use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Phase, TrainConfig};
+use crate::model::device;
 use crate::model::lora::{Adapter, load_peft};
 use crate::model::transformer::Transformer;
 use crate::phases::data_collection::{self, DataCollection};
@@ -100,12 +101,19 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     };
     let tasks = checked_tasks(&data);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
-    let parameters = adapter.parameters();
-    let mut check = |step: usize| generated_check(exp, &model, &tokenizer, &tasks, &sandbox, step);
-    let mut record = fit(&model, &parameters, &job, &train_batches, &fixed, &mut check)?;
+    let (device, floats) = device::open(config.compute.unwrap_or_default())?;
+    // The proofs ran on the CPU, and so does what follows; only the steps are taken elsewhere.
+    let elsewhere = if device.is_cpu() { None } else { Some(lora::fresh_on(&reuse, &device, floats)?) };
+    let (trained, taught) = elsewhere.as_ref().map_or((&model, &adapter), |(model, adapter)| (model, adapter));
+    let mut check = |step: usize| generated_check(exp, trained, &tokenizer, &tasks, &sandbox, step);
+    let mut record = fit(trained, &taught.parameters(), &job, &train_batches, &fixed, &mut check)?;
     record.digest = digest;
-    adapter.save_peft(&exp.run_file("adapter"), &base_digest)?;
+    taught.save_peft(&exp.run_file("adapter"), &base_digest)?;
     artifact::write_json(&record_file, &record)?;
+    if elsewhere.is_some() {
+        adapter.detach(&mut model)?;
+        adapter = load_peft(&mut model, ADAPTER, &exp.run_file("adapter"), &base_digest)?;
+    }
     Ok(Training { model, adapter, tokenizer, record })
 }
 

@@ -177,6 +177,7 @@ fn optimizer(steps: usize) -> OptimizerConfig {
 /// The earlier attempt's sampling on bare prompts: its two worked examples do not fit the context.
 fn sampling(exp: &Experiment, samples: usize) -> BenchConfig {
     BenchConfig {
+        compute: None,
         samples,
         temperature: 0.8,
         top_k: 40,

@@ -51,6 +51,7 @@ fn random_model(layers: usize, hidden: usize) -> (Transformer, Tokenizer) {
 
 fn config(samples: usize) -> BenchConfig {
     BenchConfig {
+        compute: None,
         benchmark: PathBuf::from("data/benchmarks/simple20.jsonl"),
         samples,
         temperature: 0.8,

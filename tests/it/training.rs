@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use codelora::data::corpus::TokenStream;
 use codelora::data::task::{Sample, Task};
 use codelora::error::Error;
@@ -406,7 +406,7 @@ fn bf16_products_leave_master_weights_in_f32() {
     let mut job = new_job(&folder.path().join("bf16"), 12);
     job.optimizer.lr = 1e-3;
     let (model, parameters) = fresh();
-    let model = model.computing_in(candle_core::DType::BF16);
+    let model = model.computing_in(DType::BF16);
     let record = fit(&model, &parameters, &job, &data, &FixedSets::default(), &mut none).unwrap();
     job.folder = folder.path().join("f32");
     let exact = train(&job, &data, &mut none).0.unwrap();
@@ -416,7 +416,32 @@ fn bf16_products_leave_master_weights_in_f32() {
     }
     assert!(record.steps.iter().zip(&exact.steps).any(|(half, full)| half.loss != full.loss), "nothing was in bf16");
     assert!(record.steps[11].loss < record.steps[0].loss);
-    assert!(parameters.values().all(|v| v.dtype() == candle_core::DType::F32));
+    assert!(parameters.values().all(|v| v.dtype() == DType::F32));
+}
+
+#[test]
+fn an_adapter_learns_beside_bf16_products_and_stays_in_f32() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    for dora in [false, true] {
+        let run = |floats: DType| {
+            let (_, base) = fresh();
+            let frozen = base.iter().map(|(key, var)| (key.clone(), var.as_detached_tensor())).collect();
+            let mut model = Transformer::from_weights(&arch(), &frozen).unwrap().computing_in(floats);
+            let plan = serde_json::json!({ "rank": 8, "alpha": 16.0, "dropout": 0.05, "targets": ["all-linear"], "dora": dora });
+            let plan: LoraConfig = serde_json::from_value(plan).unwrap();
+            let adapter = lora::attach(&mut model, &plan, &mut seed::rng(5, "adapter")).unwrap();
+            let mut job = new_job(&folder.path().join(format!("{dora} {floats:?}")), 30);
+            job.optimizer.lr = 1e-2;
+            let record = fit(&model, &adapter.parameters(), &job, &data, &FixedSets::default(), &mut none).unwrap();
+            assert!(adapter.parameters().values().all(|var| var.dtype() == DType::F32));
+            record.steps.iter().map(|step| step.loss).collect::<Vec<f64>>()
+        };
+        let (half, full) = (run(DType::BF16), run(DType::F32));
+        assert!(half.iter().zip(&full).all(|(half, full)| (half - full).abs() < 0.02 * full), "{half:?} {full:?}");
+        assert!(half != full && half[29] < half[0], "{half:?} {full:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
+use crate::data::corpus::contamination::Contamination;
 use crate::data::corpus::gather::{Origin, OriginStatistics, Rules, Spool};
 use crate::data::task::Task;
 use crate::error::Result;
@@ -90,12 +91,12 @@ pub struct Texts {
 const VOCABULARY_BYTES: u64 = 64 << 20;
 
 impl Texts {
-    /// Generated `exercises`, and Python's own standard library as pairs and files.
+    /// Generated `exercises`, and Python's own standard library as pairs and files, without what `contamination` knows.
     ///
     /// # Errors
     /// As [`standard_library`].
-    pub fn collect(exercises: &[Task]) -> Result<Self> {
-        let (pairs, raw) = standard_library()?;
+    pub fn collect(exercises: &[Task], contamination: &Contamination) -> Result<Self> {
+        let (pairs, raw) = standard_library(contamination)?;
         Ok(Self {
             exercises: whole(exercises),
             pairs: Documents::Held(pairs),

@@ -77,7 +77,7 @@ impl LoraLayer {
         let update = ops::linear(&ops::linear(&dropped, self.a.as_tensor())?, self.b.as_tensor())?; // (…, out)
         let update = (update * self.scale)?;
         let Some(magnitude) = &self.magnitude else { return Ok((y + update)?) };
-        let factor = self.row_factor(weight, magnitude)?; // (out)
+        let factor = self.row_factor(weight, magnitude)?.to_dtype(y.dtype())?; // (out)
         // With dropout the base's share of the correction sees the dropped input too, as in PEFT.
         let base = if mask.is_some() { ops::linear(&dropped, weight)? } else { y.clone() };
         let correction = base.broadcast_mul(&(&factor - 1.0)?)?;

@@ -5,6 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::artifact;
+use crate::data::corpus::contamination::Contamination;
+use crate::data::corpus::library::standard_library;
 use crate::data::task::Sample;
 use crate::data::{embedded, exercises, read};
 use crate::error::{Error, Result};
@@ -81,7 +83,7 @@ pub(super) fn prompts() -> Result<Vec<String>> {
 
 /// Source code and exercises, over and over, of so many bytes, as documents.
 pub(super) fn text(megabytes: usize) -> Result<Vec<String>> {
-    let (_, files) = crate::data::corpus::library::standard_library()?;
+    let (_, files) = standard_library(&Contamination::default())?;
     let tasks = exercises::generate(SEED, 20_000, &[])?;
     let tasks = tasks.into_iter().map(|task| format!("{}{}", task.prompt, task.solution));
     let all: Vec<String> = files.into_iter().chain(tasks).collect();
