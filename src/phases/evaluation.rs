@@ -178,8 +178,13 @@ fn inputs(exp: &Experiment) -> Result<(BTreeMap<String, String>, BTreeMap<String
         digest("benchmark", exp.path(&exp.config.bench.benchmark))?,
         digest("tokenizer", exp.tokenizer_file())?,
     ]);
+    let adapter = exp.adapter_folder().join("adapter_model.safetensors");
+    if !adapter.is_file() {
+        let what = format!("there is no adapter to measure: {} is missing", adapter.display());
+        return Err(Error::invalid(what, "train one with `codelora train`, or name another with --checkpoint DIR"));
+    }
     let mut after = before.clone();
-    after.extend([digest("adapter", exp.adapter_folder().join("adapter_model.safetensors"))?]);
+    after.extend([digest("adapter", adapter)?]);
     Ok((before, after))
 }
 

@@ -87,3 +87,13 @@ fn a_missing_base_says_how_to_get_one() {
     assert!(stderr(&output).contains("codelora base train"), "{}", stderr(&output));
     assert!(!folder.path().join("figures").exists(), "nothing was written");
 }
+
+#[test]
+fn a_cause_is_told_once_and_a_missing_adapter_says_how_to_get_one() {
+    let output = codelora(&["data", "--experiment", "no/such.toml"]);
+    assert_eq!(stderr(&output).matches("No such file").count(), 1, "{}", stderr(&output));
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().display().to_string();
+    let said = stderr(&codelora(&["bench", "--checkpoint", &none, "--output", &none]));
+    assert!(said.contains("adapter_model.safetensors is missing") && said.contains("codelora train"), "{said}");
+}

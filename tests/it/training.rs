@@ -9,11 +9,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use codelora::data::corpus::TokenStream;
 use codelora::data::task::{Sample, Task};
 use codelora::error::Error;
-use codelora::experiment::{Experiment, LoraConfig, OptimizerConfig, Schedule};
+use codelora::experiment::{Compute, Experiment, LoraConfig, OptimizerConfig, Schedule};
 use codelora::model::config::ArchConfig;
 use codelora::model::init::init;
 use codelora::model::transformer::Transformer;
-use codelora::model::{checkpoint, lora};
+use codelora::model::{checkpoint, device, lora};
 use codelora::seed;
 use codelora::tokenizer::Tokenizer;
 use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
@@ -425,22 +425,32 @@ fn an_adapter_learns_beside_bf16_products_and_stays_in_f32() {
     let folder = tempfile::tempdir().unwrap();
     let data = windows(folder.path());
     for dora in [false, true] {
-        let run = |floats: DType| {
-            let (_, base) = fresh();
-            let frozen = base.iter().map(|(key, var)| (key.clone(), var.as_detached_tensor())).collect();
+        let run = |device: &Device, floats: DType| {
+            let place =
+                |(key, var): (&String, &Var)| (key.clone(), var.as_detached_tensor().to_device(device).unwrap());
+            let frozen = fresh().1.iter().map(place).collect();
             let mut model = Transformer::from_weights(&arch(), &frozen).unwrap().computing_in(floats);
             let plan = serde_json::json!({ "rank": 8, "alpha": 16.0, "dropout": 0.05, "targets": ["all-linear"], "dora": dora });
             let plan: LoraConfig = serde_json::from_value(plan).unwrap();
             let adapter = lora::attach(&mut model, &plan, &mut seed::rng(5, "adapter")).unwrap();
-            let mut job = new_job(&folder.path().join(format!("{dora} {floats:?}")), 30);
+            let mut job = new_job(&folder.path().join(format!("{dora} {floats:?} {}", device.is_cpu())), 30);
             job.optimizer.lr = 1e-2;
             let record = fit(&model, &adapter.parameters(), &job, &data, &FixedSets::default(), &mut none).unwrap();
             assert!(adapter.parameters().values().all(|var| var.dtype() == DType::F32));
             record.steps.iter().map(|step| step.loss).collect::<Vec<f64>>()
         };
-        let (half, full) = (run(DType::BF16), run(DType::F32));
-        assert!(half.iter().zip(&full).all(|(half, full)| (half - full).abs() < 0.02 * full), "{half:?} {full:?}");
-        assert!(half != full && half[29] < half[0], "{half:?} {full:?}");
+        let full = run(&Device::Cpu, DType::F32);
+        let near = |other: &[f64], share: f64| other.iter().zip(&full).all(|(a, b)| (a - b).abs() < share * b);
+        let half = run(&Device::Cpu, DType::BF16);
+        assert!(near(&half, 0.02) && half != full && half[29] < half[0], "{half:?} {full:?}");
+        let Ok((card, _)) = device::open(Compute::Cuda) else {
+            eprintln!("skipped on a card: there is none, or no support for it in this build");
+            continue;
+        };
+        for (floats, share) in [(DType::F32, 1e-3), (DType::BF16, 0.02)] {
+            let there = run(&card, floats);
+            assert!(near(&there, share), "{floats:?}: {there:?} {full:?}");
+        }
     }
 }
 
