@@ -4,6 +4,11 @@
 //! a cell loads with `:dep` is compiled there once. Two kernels in one folder would overwrite each other's cells, so
 //! each kernel takes the first slot that is not locked. A slot that was not built since the first one was is brought up to
 //! date by copying, times of change included, which is what cargo goes by.
+//!
+//! evcxr begins with a cell that loads nothing, and cargo then strikes every version from the lock file that nothing needs
+//! any more; the next `:dep` would choose the versions anew, among all that lie on this machine, and build whatever came out
+//! differently: minutes in the first cell. So evcxr's folder, `cell`, is one member of a workspace, and beside it lies
+//! another, `warm`, that names the library all the time: the lock file is the workspace's, and the versions stay.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,24 +22,53 @@ use super::{Lab, run};
 /// More kernels at once than anyone opens; each slot holds a build of about 1 GB.
 const SLOTS: usize = 8;
 
-/// Settings for whatever is compiled below `.lab`: cells stay quick to compile, the library they call stays fast.
-/// The project's manifest does not reach there, so its exception for polars is carried over ([`cargo_config`]).
-const FAST_LIBRARY: &str = r#"[profile.dev.package."*"]
+/// The workspace of a slot. Only its root may set a profile, so evcxr's is written here: cells stay quick to compile, the
+/// library they call stays fast. The project's manifest does not reach there, so its exceptions for polars are carried over
+/// ([`workspace`]).
+const WORKSPACE: &str = r#"[workspace]
+resolver = "3"
+members = ["cell", "warm"]
+[profile.dev]
+opt-level = 0
+debug = false
+strip = "debuginfo"
+rpath = true
+lto = false
+debug-assertions = true
+codegen-units = 16
+panic = "unwind"
+incremental = true
+overflow-checks = true
+[profile.dev.package."*"]
 opt-level = 3
 debug = false
 debug-assertions = false
 overflow-checks = false
 "#;
 
+/// What evcxr writes into its folder when it starts; cargo wants every member to be there before.
+const CELL: &str = r#"[package]
+name = "ctx"
+version = "1.0.0"
+edition = "2024"
+[lib]
+crate-type = ["cdylib"]
+"#;
+
 fn slot(lab: &Lab, index: usize) -> PathBuf {
     lab.home().join(format!("build/slot-{index}"))
+}
+
+/// The folder of a slot that evcxr works in.
+fn cell(slot: &Path) -> PathBuf {
+    slot.join("cell")
 }
 
 /// In each slot: a text that changes whenever slot 0 was built anew.
 const MARK: &str = "built";
 
 fn stamp(lab: &Lab) -> PathBuf {
-    slot(lab, 0).join("warm")
+    slot(lab, 0).join("versions")
 }
 
 /// Whether the first slot has been built with the present dependencies.
@@ -57,19 +91,22 @@ pub fn warm(lab: &Lab) -> Result<()> {
         println!("lab 3/4: the library for notebooks into .lab/build (10 to 25 minutes, once)");
     }
     let write = |path: PathBuf, text: &str| artifact::write_atomic(&path, |writer| writer.write_all(text.as_bytes()));
-    write(lab.home().join("build/.cargo/config.toml"), &cargo_config(lab)?)?;
-    let kit = lab.notebooks().join("kit");
+    let (cell, warm) = (cell(&folder), folder.join("warm"));
+    // Optional, so that the kernel's rust-analyzer reads the library when a cell loads it and not before.
     let manifest = format!(
-        "[package]\nname = \"warm\"\nversion = \"1.0.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n\
-         [profile.dev]\nopt-level = 0\ndebug = false\nstrip = \"debuginfo\"\nrpath = true\nlto = false\n\
-         debug-assertions = true\ncodegen-units = 16\npanic = 'unwind'\nincremental = true\noverflow-checks = true\n\
-         [dependencies]\nkit = {{ path = {:?} }}\n",
-        kit.display().to_string()
+        "[package]\nname = \"warm\"\nversion = \"1.0.0\"\nedition = \"2024\"\n[dependencies]\nkit = {{ path = {:?}, optional = true }}\n",
+        lab.notebooks().join("kit").display().to_string()
     );
     let lock = lab.root.join("Cargo.lock");
     let versions = fs::read(&lock).map_err(Error::io("read", &lock))?;
-    write(folder.join("Cargo.toml"), &manifest)?;
-    write(folder.join("src/lib.rs"), "pub use kit;\n")?;
+    write(folder.join("Cargo.toml"), &workspace(lab)?)?;
+    write(warm.join("Cargo.toml"), &manifest)?;
+    write(warm.join("src/lib.rs"), "")?;
+    // A kernel may be at work in there.
+    if !cell.join("Cargo.toml").is_file() {
+        write(cell.join("Cargo.toml"), CELL)?;
+        write(cell.join("src/lib.rs"), "")?;
+    }
     // The project's own versions, so that nothing is resolved or downloaded anew.
     artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
     if first_time {
@@ -80,15 +117,16 @@ pub fn warm(lab: &Lab) -> Result<()> {
     }
     let mut build = Command::new("cargo");
     build
-        .args(["build", "--target", &host()?])
-        .current_dir(&folder)
+        .args(["build", "--package", "warm", "--features", "warm/kit", "--target", &host()?])
+        .current_dir(&cell)
         .env("CARGO_TARGET_DIR", "target")
+        .env("CARGO_BUILD_BUILD_DIR", "target")
         .env("RUSTFLAGS", "-Cprefer-dynamic");
     if !first_time {
         build.arg("--quiet");
     }
     run(&mut build, "build the library for notebooks")?;
-    write(folder.join(MARK), &newest(&folder.join("target"))?)?;
+    write(folder.join(MARK), &newest(&cell.join("target"))?)?;
     artifact::write_atomic(&stamp(lab), |writer| writer.write_all(&versions))
 }
 
@@ -100,12 +138,12 @@ fn newest(target: &Path) -> Result<String> {
     Ok(format!("{}\n", since.as_nanos()))
 }
 
-/// [`FAST_LIBRARY`] and the dev profile's exceptions for single packages, as the project's manifest has them.
-fn cargo_config(lab: &Lab) -> Result<String> {
+/// [`WORKSPACE`] and the dev profile's exceptions for single packages, as the project's manifest has them.
+fn workspace(lab: &Lab) -> Result<String> {
     let path = lab.root.join("Cargo.toml");
     let manifest = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let exceptions = manifest.split("\n[").filter(|section| section.starts_with("profile.dev.package.polars"));
-    Ok(exceptions.fold(FAST_LIBRARY.to_string(), |config, section| config + "[" + section.trim_end() + "\n"))
+    Ok(exceptions.fold(WORKSPACE.to_string(), |text, section| text + "[" + section.trim_end() + "\n"))
 }
 
 /// The target triple of this machine, as `rustc -vV` names it.
@@ -126,7 +164,7 @@ pub fn launch(lab: &Lab, connection: &Path) -> Result<()> {
     kernel
         .arg("--control_file")
         .arg(connection)
-        .env("EVCXR_TMPDIR", &folder)
+        .env("EVCXR_TMPDIR", cell(&folder))
         .env("EVCXR_CONFIG_DIR", lab.home().join("etc/evcxr"))
         // The lock lives as long as some process has the file open: the kernel carries it as its unused standard input.
         .stdin(Stdio::from(lock));

@@ -67,7 +67,10 @@ impl Lab {
     /// # Errors
     /// When Jupyter cannot start.
     pub fn open(&self, browser: bool) -> Result<()> {
-        let mut jupyter = self.jupyter("lab");
+        let mut jupyter = Command::new(self.python());
+        // The module, not `jupyter lab`: that looks for a script, which names the folder it was installed in.
+        jupyter.args(["-m", "jupyterlab"]).current_dir(&self.root);
+        self.isolate(&mut jupyter);
         if !browser {
             jupyter.arg("--no-browser");
         }
@@ -83,14 +86,6 @@ impl Lab {
         for line in install::doctor(self) {
             println!("{line}");
         }
-    }
-
-    /// `jupyter VERB` in the private environment.
-    fn jupyter(&self, verb: &str) -> Command {
-        let mut command = Command::new(self.python());
-        command.args(["-m", "jupyter", verb]).current_dir(&self.root);
-        self.isolate(&mut command);
-        command
     }
 
     /// Points Jupyter at our kernel and away from the user's home.

@@ -45,6 +45,7 @@ function startLab() {
   const lab = spawn(binary, ["lab", "--no-browser"], { cwd: root, detached: true });
   return new Promise((resolve, reject) => {
     let said = "";
+    setTimeout(() => reject(new Error(`JupyterLab does not say where it listens:\n${said}`)), minutes(5)).unref();
     const listen = (chunk) => {
       said += chunk;
       const found = said.match(/http:\/\/(?:localhost|127\.0\.0\.1):\d+\/lab\S*\?token=\w+/);
@@ -61,29 +62,42 @@ async function start(page, address, file) {
   // `reset`: only this notebook, whatever was open before.
   await page.goto(`${address.origin}/lab/tree/${file}?${address.searchParams}&reset`);
   await page.waitForSelector(`${panel} .jp-CodeCell`, { timeout: minutes(2) });
-  // The kernel must be there before cells are sent to it.
+  // The kernel must be there before cells are sent to it. The page calls a kernel idle that it has not asked for yet, and
+  // then asks the reader for one; so the server has the word first.
+  const sessions = `${address.origin}/api/sessions?token=${address.searchParams.get("token")}`;
+  const ready = (session) => session.path === file && session.kernel.execution_state === "idle" && session.kernel.connections > 0;
+  const until = Date.now() + minutes(5);
+  while (!(await (await page.request.get(sessions)).json()).some(ready)) {
+    if (Date.now() > until) throw new Error(`the kernel of ${file} did not start`);
+    await page.waitForTimeout(500);
+  }
   await page.waitForSelector(`${panel} .jp-Notebook-ExecutionIndicator[data-status="idle"]`, { timeout: minutes(3) });
   await page.locator(".lm-MenuBar-itemLabel", { hasText: /^Run$/ }).click();
   await page.locator(".lm-Menu-itemLabel", { hasText: /^Run All Cells$/ }).click();
 }
 
-/** Waits until every cell has run. */
+/** Waits until every cell has run; says how it stands, and shows it, when that takes too long. */
 async function finished(page) {
-  await page.waitForFunction(
-    (panel) => {
-      const prompts = [...document.querySelectorAll(`${panel} .jp-CodeCell .jp-InputPrompt`)];
-      return prompts.length > 2 && prompts.every((prompt) => /\[\d+\]/.test(prompt.textContent));
-    },
-    panel,
-    { timeout: minutes(20), polling: 1000 },
-  );
+  const prompts = () => page.locator(`${panel} .jp-CodeCell .jp-InputPrompt`).allTextContents();
+  const until = Date.now() + minutes(20);
+  for (;;) {
+    const question = await page.locator(".jp-Dialog-header").allTextContents();
+    if (question.length) throw new Error(`JupyterLab asks something: ${question.join(", ")}`);
+    const stand = await prompts();
+    if (stand.length > 2 && stand.every((prompt) => /\[\d+\]/.test(prompt))) return;
+    if (Date.now() > until) {
+      await page.screenshot({ path: join(screens, "stuck.png") });
+      throw new Error(`the cells did not end: ${stand.join(" ")}; target/screens/stuck.png shows the page`);
+    }
+    await page.waitForTimeout(1000);
+  }
 }
 
 /** Counts what a notebook shows, and collects what is wrong with it. */
 function look(page) {
   return page.evaluate((selector) => {
     const panel = document.querySelector(selector);
-    const all = (what) => [...panel.querySelectorAll(`.jp-OutputArea ${what}`)];
+    const all = (what) => [...panel.querySelectorAll(`.jp-OutputArea :is(${what})`)];
     const broken = all("img").filter((image) => !image.naturalWidth).length;
     const stderr = [...panel.querySelectorAll('[data-mime-type="application/vnd.jupyter.stderr"]')];
     // Whatever is wider than its cell is cut off or needs scrolling.
@@ -173,6 +187,17 @@ const chapters = options.chapters.split(",").filter(Boolean).map(Number);
 const files = chapters.map((number) => join(root, notebook(number)));
 const saved = files.map((file) => readFileSync(file));
 const { lab, address } = await startLab();
+/** JupyterLab ends with its kernels, and saves notebooks by itself: they become what they were. */
+const leave = () => {
+  process.kill(-lab.pid, "SIGTERM");
+  files.forEach((file, index) => writeFileSync(file, saved[index]));
+};
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    leave();
+    process.exit(1);
+  });
+}
 const browser = await chromium.launch({
   executablePath: options.chromium,
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"],
@@ -209,8 +234,7 @@ try {
   }
 } finally {
   await browser.close();
-  process.kill(-lab.pid, "SIGTERM");
-  files.forEach((file, index) => writeFileSync(file, saved[index]));
+  leave();
 }
 faults.forEach((fault) => console.error(fault));
 process.exit(faults.length ? 1 : 0);
