@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::model::config::ArchConfig;
+use crate::model::ops;
 
 /// Columns allocated at first; doubled when full.
 const FIRST_CAPACITY: usize = 64;
@@ -105,22 +106,19 @@ impl KvCache {
         // Columns before the first row's start belonged to rows that left; without this a batch that rows keep joining
         // would grow for ever.
         let columns = caches.iter().map(Self::len).max().unwrap_or(0);
-        let capacity = columns.max(FIRST_CAPACITY);
-        let aligned = |tensor: &Tensor, cache: &Self| -> Result<Tensor> {
-            let used = cache.len();
-            let (shift, free) = (columns - used, capacity - columns);
-            Ok(tensor.narrow(2, cache.columns - used, used)?.pad_with_zeros(2, shift, free)?)
-        };
+        // Room for what is written next: a full cache would be copied again for its first token.
+        let capacity = columns + FIRST_CAPACITY;
         let mut joined = Vec::with_capacity(layers);
         for layer in 0..layers {
             let (mut keys, mut values) = (Vec::new(), Vec::new());
             for cache in &caches {
                 if let Some((k, v)) = &cache.layers[layer] {
-                    keys.push(aligned(k, cache)?);
-                    values.push(aligned(v, cache)?);
+                    keys.push((k.clone(), cache.starts.clone(), cache.columns));
+                    values.push((v.clone(), cache.starts.clone(), cache.columns));
                 }
             }
-            joined.push(Some((Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?)));
+            let join = |parts: &[_]| ops::join_cached(parts, columns, capacity);
+            joined.push(Some((join(&keys)?, join(&values)?)));
         }
         let starts = caches.iter().flat_map(|c| c.starts.iter().map(move |start| start + columns - c.columns));
         let starts = starts.collect();

@@ -171,6 +171,22 @@ pub fn cached_attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize]) ->
     softmax(&scores.broadcast_add(&mask)?)?.matmul(&v.contiguous()?)
 }
 
+/// See [`super::join_cached`].
+///
+/// # Errors
+/// The tensor library's.
+pub(in crate::model) fn join_cached(
+    parts: &[(Tensor, Vec<usize>, usize)],
+    columns: usize,
+    room: usize,
+) -> Result<Tensor> {
+    let aligned = |(tensor, starts, end): &(Tensor, Vec<usize>, usize)| {
+        let used = end - starts.iter().min().unwrap_or(end);
+        tensor.narrow(2, end - used, used)?.pad_with_zeros(2, columns - used, room - columns)
+    };
+    Tensor::cat(&parts.iter().map(aligned).collect::<Result<Vec<_>>>()?, 0)
+}
+
 /// See [`super::dropout`].
 ///
 /// # Errors

@@ -223,7 +223,28 @@ pub fn fuses_blocks(x: &Tensor) -> bool {
 /// # Errors
 /// The tensor library's.
 pub fn cached_attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize]) -> Result<Tensor> {
-    composed::cached_attention(q, k, v, starts)
+    if fused(&[q, k, v]) {
+        attention::cached_attention(q, k, v, starts)
+    } else {
+        composed::cached_attention(q, k, v, starts)
+    }
+}
+
+/// Caches `(batch, heads, columns, head_dim)` as one batch, rows in order, aligned at their ends: each part is its tensor, the
+/// first column of each row, and the end of those in use, which becomes column `columns` of `room`.
+///
+/// # Errors
+/// The tensor library's; parts that do not fit.
+pub(in crate::model) fn join_cached(
+    parts: &[(Tensor, Vec<usize>, usize)],
+    columns: usize,
+    room: usize,
+) -> Result<Tensor> {
+    if fused(&parts.iter().map(|part| &part.0).collect::<Vec<_>>()) {
+        attention::join_cached(parts, columns, room)
+    } else {
+        composed::join_cached(parts, columns, room)
+    }
 }
 
 /// Zeroes and rescales elements by `mask`.

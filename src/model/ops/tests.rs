@@ -152,6 +152,57 @@ fn attention_agrees() {
     }
 }
 
+#[test]
+fn cached_attention_agrees() {
+    let rng = &mut seed::rng(1, "cached");
+    // Room for 30 columns, 23 in use: views with gaps. Heads of 6 and 20: no multiple of the lanes, and more than them.
+    for (d, new) in [(6, 1), (20, 1), (6, 5), (6, 23)] {
+        let (q, room) = (random(rng, &[4, 3, new, d]), [4, 3, 30, d]);
+        let view = |tensor: Tensor| tensor.narrow(2, 0, 23).unwrap();
+        let (k, v) = (view(random(rng, &room)), view(random(rng, &room)));
+        let starts: Vec<usize> = [0, 7, 22, 3].iter().map(|&start: &usize| start.min(23 - new)).collect();
+        let y = super::attention::cached_attention(&q, &k, &v, &starts).unwrap();
+        let expected = composed::cached_attention(&q, &k, &v, &starts).unwrap();
+        assert_eq!(y.dims(), expected.dims());
+        let off = (y - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(off < 1e-5, "values differ by {off}");
+        // Keys turned on their side must be read by their layout.
+        let turned = k.t().unwrap().contiguous().unwrap().t().unwrap();
+        let again = super::attention::cached_attention(&q, &turned, &v, &starts).unwrap();
+        let first = super::attention::cached_attention(&q, &k, &v, &starts).unwrap();
+        let all = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(all(again), all(first));
+        assert!(super::attention::cached_attention(&q, &k, &v, &[0, 0, 0]).is_err(), "a start is missing");
+        assert!(super::attention::cached_attention(&q, &k, &v, &[0, 0, 0, 24 - new]).is_err(), "a row of nothing");
+    }
+    let var = Var::from_tensor(&random(rng, &[1, 1, 1, 6])).unwrap();
+    let (k, v) = (random(rng, &[1, 1, 4, 6]), random(rng, &[1, 1, 4, 6]));
+    let y = super::attention::cached_attention(var.as_tensor(), &k, &v, &[0]).unwrap();
+    assert!(probe(&y).unwrap().backward().is_err(), "no gradient is lost in silence");
+}
+
+#[test]
+fn joined_caches_agree() {
+    let rng = &mut seed::rng(1, "joined");
+    // 9 of 12 columns in use, 4 of 6: the longest row has 7, and 10 have room.
+    let (a, b) = (random(rng, &[2, 3, 12, 5]), random(rng, &[1, 3, 6, 5]));
+    let parts = [(a, vec![2, 4], 9), (b, vec![0], 4)];
+    let joined = super::attention::join_cached(&parts, 7, 10).unwrap();
+    let expected = composed::join_cached(&parts, 7, 10).unwrap();
+    assert_eq!(joined.dims(), expected.dims());
+    // Columns before a row's start are nobody's, and may hold anything.
+    for (row, start) in [0, 2, 3].into_iter().enumerate() {
+        let seen = |tensor: &Tensor| {
+            let own = tensor.narrow(0, row, 1).unwrap().narrow(2, start, 7 - start).unwrap();
+            own.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(seen(&joined), seen(&expected), "row {row}");
+    }
+    assert!(super::attention::join_cached(&parts, 6, 10).is_err(), "a row is longer");
+    assert!(super::attention::join_cached(&parts, 7, 6).is_err(), "no room");
+    assert!(super::attention::join_cached(&[], 7, 10).is_err());
+}
+
 /// A block of `hidden` 12 over the tensors given: two norms (with biases when `layer`), four matrices, and where `low` the
 /// low-rank matrices of each.
 fn block_of(mut tensors: impl Iterator<Item = Tensor>, layer: bool, low: bool, masks: &[Option<Mask>; 7]) -> Block {

@@ -1,8 +1,9 @@
 //! Self-attention from the joint projection, without ever holding the (seq × seq) matrix.
 //!
-//! `head` computes one head; here heads are spread over threads ([`attention`]) or walked one after another for a
+//! `cached` is for generation. `head` computes one head; here heads are spread over threads ([`attention`]) or walked one after another for a
 //! sequence that a thread has to itself ([`Heads::forward`], [`Heads::backward`]).
 
+mod cached;
 mod head;
 
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use super::{Rope, slices};
 use crate::model::dropout::Mask;
 
+pub(super) use cached::{attention as cached_attention, join as join_cached};
 pub(super) use head::{Scratch, Sizes};
 
 /// What every head of a call shares.
