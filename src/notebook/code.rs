@@ -7,7 +7,8 @@ use crate::bench::report::{escape, highlight};
 
 /// Room around a program, and a bar at its left; stated in full, because a page's table may say otherwise.
 const BLOCK: &str = "margin:4px 0;padding:4px 12px;border-left:3px solid #888;background:transparent;\
-                     font-family:monospace;font-size:13px;line-height:1.35;text-align:left;white-space:pre-wrap";
+                     font-family:monospace;font-size:13px;line-height:1.35;text-align:left;white-space:pre-wrap;\
+                     word-break:normal;overflow-wrap:anywhere";
 
 /// Text as it is, in a fixed-width font; `visible` shows tabs and carriage returns.
 pub fn code(text: &str, visible: bool) -> Html {
@@ -25,13 +26,14 @@ pub fn python(text: &str) -> Html {
     Html(format!("<pre style=\"{BLOCK}\">{}</pre>", coloured(text)))
 }
 
-/// Inline styles, because a notebook's page has no style sheet of ours; the colours read on light and dark ground.
+/// Inline styles, because a notebook's page has no style sheet of ours: Jupyter's own colours where the page names them, so
+/// that a program reads like the cells around it in either theme, and elsewhere colours for light and dark ground.
 fn coloured(text: &str) -> String {
     let classes = [
-        ("k", "color:#b0508e;font-weight:600"),
-        ("s", "color:#2e8b6f"),
-        ("c", "color:#808080;font-style:italic"),
-        ("n", "color:#3f76c4"),
+        ("k", "color:var(--jp-mirror-editor-keyword-color,#b0508e);font-weight:600"),
+        ("s", "color:var(--jp-mirror-editor-string-color,#2e8b6f)"),
+        ("c", "opacity:.7;font-style:italic"),
+        ("n", "color:var(--jp-mirror-editor-number-color,#3f76c4)"),
     ];
     classes.iter().fold(highlight(text), |code, (class, style)| {
         code.replace(&format!("<span class=\"{class}\">"), &format!("<span style=\"{style}\">"))
