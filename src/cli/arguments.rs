@@ -6,10 +6,11 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use codelora::Experiment;
 use codelora::phases::export;
-use codelora::phases::import::Import;
 
+use super::base::BaseArgs;
 use super::bench::BenchArgs;
 use super::speed::SpeedArgs;
+use super::train::TrainArgs;
 
 /// Verified samples, LoRA on candle, a benchmark one can believe.
 ///
@@ -100,164 +101,6 @@ pub struct DataArgs {
     pub tokenizer_path: Option<PathBuf>,
 }
 
-/// Arguments of `base`.
-#[derive(Args)]
-pub struct BaseArgs {
-    #[command(subcommand)]
-    pub verb: BaseVerb,
-}
-
-/// What to do with a base.
-#[derive(Subcommand)]
-pub enum BaseVerb {
-    /// Prove that the base is causal, honest about its loss, and trainable.
-    #[command(
-        after_help = "Examples:\n  codelora base audit\n  codelora base audit --log v1_log.jsonl --log-smoothing 0.1 --log-vocabulary 8000"
-    )]
-    Audit(AuditArgs),
-    /// Make a base folder of a PyTorch checkpoint, safetensors or a Hugging Face Starcoder2 folder.
-    #[command(
-        after_help = "Example:\n  codelora base import --checkpoint model.pt --arch-json arch.json --tokenizer-path tokenizer.json --output data/base/mine"
-    )]
-    Import(ImportArgs),
-    /// Train two models that differ in nothing but the causal mask: the earlier failure in miniature.
-    Twins(Common),
-    /// Gather, clean, tokenise and count the text of a base, without training.
-    #[command(
-        after_help = "Example:\n  codelora base corpus --experiment data/experiments/base-29m.toml --folder ~/code --output data/runs/mine"
-    )]
-    Corpus(CorpusArgs),
-    /// Train a base from an experiment file with a [base.pretrain] section.
-    Train {
-        #[command(flatten)]
-        common: Common,
-        /// Go on from the saved state.
-        #[arg(long)]
-        resume: bool,
-        /// Save the state and stop after this many minutes.
-        #[arg(long, value_name = "M")]
-        minutes: Option<f64>,
-    },
-}
-
-/// Arguments of `base audit`.
-#[derive(Args)]
-pub struct AuditArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// Also hold another model's log (JSONL with step and train_loss, val_loss or loss) against its floor.
-    #[arg(long, value_name = "FILE")]
-    pub log: Option<PathBuf>,
-    /// Label smoothing that the log's losses were computed with.
-    #[arg(long, value_name = "E", default_value_t = 0.1)]
-    pub log_smoothing: f64,
-    /// Vocabulary that the label smoothing was spread over.
-    #[arg(long, value_name = "N", default_value_t = 8000)]
-    pub log_vocabulary: usize,
-}
-
-/// Arguments of `base corpus`.
-#[derive(Args)]
-pub struct CorpusArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// Folder of Python files that joins the corpus; may be given several times.
-    #[arg(long, value_name = "DIR")]
-    pub folder: Vec<PathBuf>,
-    /// Recipe of packages, in place of the experiment's.
-    #[arg(long, value_name = "FILE")]
-    pub recipe: Option<PathBuf>,
-    /// Run folder, in place of the experiment's.
-    #[arg(long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
-}
-
-impl CorpusArgs {
-    /// The experiment with the arguments in place of what its file says.
-    pub fn apply(self, mut experiment: Experiment) -> Result<Experiment> {
-        let here = std::env::current_dir()?;
-        if let Some(pretrain) = &mut experiment.config.base.pretrain {
-            pretrain.folders.extend(self.folder.iter().map(|folder| here.join(folder)));
-            pretrain.recipe = self.recipe.map(|file| here.join(file)).or(pretrain.recipe.take());
-        }
-        experiment.config.paths.run = self.output.map_or(experiment.config.paths.run, |folder| here.join(folder));
-        Ok(experiment)
-    }
-}
-
-/// Arguments of `base import`.
-#[derive(Args)]
-pub struct ImportArgs {
-    /// Weights: .pt, .safetensors, or a Hugging Face folder.
-    #[arg(long, value_name = "PATH")]
-    pub checkpoint: PathBuf,
-    /// Architecture file [default: what a Hugging Face folder says].
-    #[arg(long, value_name = "FILE")]
-    pub arch_json: Option<PathBuf>,
-    /// Vocabulary [default: tokenizer.json of a Hugging Face folder].
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer_path: Option<PathBuf>,
-    /// The base folder to write.
-    #[arg(long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Overwrite a base that lies there.
-    #[arg(long)]
-    pub force: bool,
-}
-
-impl ImportArgs {
-    /// The request.
-    pub fn import(self) -> Import {
-        Import {
-            checkpoint: self.checkpoint,
-            arch: self.arch_json,
-            tokenizer: self.tokenizer_path,
-            output: self.output,
-            force: self.force,
-        }
-    }
-}
-
-/// Arguments of `train`: the plan's own names, each an override of the experiment file.
-#[derive(Args)]
-pub struct TrainArgs {
-    #[command(flatten)]
-    pub common: Common,
-    /// Base weights: .safetensors, or a PyTorch .pt.
-    #[arg(long, value_name = "FILE")]
-    pub init_checkpoint: Option<PathBuf>,
-    /// Architecture of the base weights.
-    #[arg(long, value_name = "FILE")]
-    pub arch_json: Option<PathBuf>,
-    /// Tokenizer of the base weights.
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer_path: Option<PathBuf>,
-    /// Train on these samples instead of phase 1's.
-    #[arg(long, value_name = "FILE")]
-    pub data_path: Option<PathBuf>,
-    /// Validate on these samples instead of phase 1's.
-    #[arg(long, value_name = "FILE")]
-    pub val_path: Option<PathBuf>,
-    /// Where the run goes.
-    #[arg(long, value_name = "DIR")]
-    pub output_dir: Option<PathBuf>,
-    /// Optimiser steps.
-    #[arg(long, value_name = "N")]
-    pub max_steps: Option<usize>,
-    /// Peak learning rate.
-    #[arg(long)]
-    pub lr: Option<f64>,
-    /// Samples in a step.
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Steps between evaluations and checkpoints.
-    #[arg(long, value_name = "N")]
-    pub eval_interval: Option<usize>,
-    /// Insist on going on from a saved state; a run that was stopped goes on in any case.
-    #[arg(long, conflicts_with = "force")]
-    pub resume: bool,
-}
-
 /// Arguments of `sweep`. A value that is not named is the experiment's.
 #[derive(Args)]
 pub struct SweepArgs {
@@ -346,40 +189,6 @@ impl DataArgs {
             experiment.config.data.tokenizer = Some(from_here(&experiment, file)?);
         }
         Ok(experiment)
-    }
-}
-
-impl TrainArgs {
-    /// Refuses to resume what was never begun.
-    pub fn check(&self, experiment: &Experiment) -> Result<()> {
-        let folder = experiment.run_file("training");
-        if self.resume && !folder.join("state.safetensors").is_file() {
-            anyhow::bail!(
-                "there is no saved state in {}\n  remedy: name the run's --output-dir, or start without --resume",
-                folder.display()
-            );
-        }
-        Ok(())
-    }
-
-    /// The experiment with the arguments in place of what its file says.
-    pub fn apply(&self, mut experiment: Experiment) -> Experiment {
-        let config = &mut experiment.config;
-        config.base.checkpoint = self.init_checkpoint.clone().or(config.base.checkpoint.take());
-        config.base.arch = self.arch_json.clone().or(config.base.arch.take());
-        config.base.tokenizer = self.tokenizer_path.clone().or(config.base.tokenizer.take());
-        config.train.data = self.data_path.clone().or(config.train.data.take());
-        config.train.validation = self.val_path.clone().or(config.train.validation.take());
-        if let Some(folder) = &self.output_dir {
-            config.paths.run = folder.clone();
-            // Another run has its own figures and records; those of the experiment stay.
-            config.paths.figures = folder.join("figures");
-        }
-        config.train.steps = self.max_steps.unwrap_or(config.train.steps);
-        config.train.lr = self.lr.unwrap_or(config.train.lr);
-        config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
-        config.train.eval_every = self.eval_interval.unwrap_or(config.train.eval_every);
-        experiment
     }
 }
 

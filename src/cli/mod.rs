@@ -1,20 +1,22 @@
 //! Arguments to experiments, results to tables. Computes nothing itself.
 
 mod arguments;
+mod base;
 mod bench;
 mod show;
 mod speed;
 mod sweep;
+mod train;
 
 use std::path::Path;
 
 use anyhow::Result;
 use codelora::data::fetch;
-use codelora::phases::{base_model, corpus, data_collection, decisions, import, pretraining, training, twins, walk};
+use codelora::phases::{data_collection, decisions, training, walk};
 use codelora::{Error, Experiment};
 
 pub use arguments::Cli;
-use arguments::{AuditArgs, BaseVerb, Common, LabArgs, Verb};
+use arguments::{Common, LabArgs, Verb};
 
 use crate::lab::{self, Lab};
 
@@ -40,23 +42,7 @@ pub fn run(cli: Cli) -> Result<()> {
             require_data(&experiment)?;
             show::data(&data_collection::run(&experiment)?)
         }
-        Verb::Base(args) => match args.verb {
-            BaseVerb::Audit(args) => audit(&args),
-            BaseVerb::Import(args) => show::imported(&import::run(&args.import())?),
-            BaseVerb::Twins(common) => {
-                stop_on_request();
-                show::twins(&twins::run(&open(&common)?)?)
-            }
-            BaseVerb::Corpus(args) => {
-                let experiment = open(&args.common)?;
-                show::corpus(&corpus::run(&with_benchmarks(args.apply(experiment)?)?)?)
-            }
-            BaseVerb::Train { common, resume, minutes } => {
-                stop_on_request();
-                let experiment = with_benchmarks(open(&common)?)?;
-                show::pretraining(&pretraining::run(&experiment, pretraining::Options { resume, minutes })?)
-            }
-        },
+        Verb::Base(args) => base::run(args),
         Verb::Train(args) => {
             stop_on_request();
             let experiment = args.apply(open(&args.common)?);
@@ -91,16 +77,6 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Audits the experiment's base, and the log of another where one is named.
-fn audit(args: &AuditArgs) -> Result<()> {
-    let experiment = open(&args.common)?;
-    let base = base_model::run(&experiment)?;
-    let log = args.log.as_ref();
-    let floor = log.map(|log| base_model::audit_log(&experiment, log, args.log_smoothing, args.log_vocabulary));
-    show::base(&base)?;
-    floor.transpose()?.map_or(Ok(()), |floor| show::floor(&floor))
-}
-
 /// Opens the experiment that the arguments name, with their overrides.
 fn open(common: &Common) -> Result<Experiment> {
     let file = common.experiment.clone().unwrap_or_else(|| DEFAULT_EXPERIMENT.into());
@@ -118,16 +94,6 @@ fn require_data(experiment: &Experiment) -> Result<()> {
     }
     fetch::fetch(&experiment.external)?;
     Ok(())
-}
-
-/// Downloads the public benchmarks when a corpus of more than the standard library must be held against them.
-fn with_benchmarks(experiment: Experiment) -> Result<Experiment> {
-    let pretrain = experiment.config.base.pretrain.as_ref();
-    let wanted = pretrain.is_some_and(|pretrain| pretrain.recipe.is_some() || !pretrain.folders.is_empty());
-    if wanted && !experiment.has_external() {
-        fetch::fetch(&experiment.external)?;
-    }
-    Ok(experiment)
 }
 
 /// Ctrl-C asks a training run to save its state and stop; a second one, or one outside training, ends the program at
