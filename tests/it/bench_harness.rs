@@ -245,7 +245,7 @@ pub fn small_experiment() -> (tempfile::TempDir, Experiment) {
     fs::write(folder.path().join("Cargo.toml"), "").unwrap();
     let text = fs::read_to_string(root.join("data/experiments/quick.toml")).unwrap();
     let text = text.split("[[gate]]").next().unwrap().replace("samples = 20 ", "samples = 2 ");
-    let text = text.replace("max_new_tokens = 100", "max_new_tokens = 16");
+    let text = text.replace("max_new_tokens = 100", "max_new_tokens = 16").replace("v1_draws = 20 ", "v1_draws = 5 ");
     fs::write(folder.path().join("quick.toml"), format!("{text}\n{GATE}")).unwrap();
     let exp = Experiment::open(folder.path().join("quick.toml")).unwrap();
     let tasks: String = benchmark()[..5].iter().map(|task| serde_json::to_string(task).unwrap() + "\n").collect();

@@ -39,8 +39,12 @@ pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
             return "not drawn".into();
         }
         let Interval { estimate, low, high, .. } = v1.solved;
-        let draws: Vec<String> = v1.draws.iter().map(|draw| draw.solved.to_string()).collect();
-        format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; draws {}", v1.tasks, draws.join(", "))
+        let solved = || v1.draws.iter().map(|draw| draw.solved);
+        let draws = match v1.draws.len() {
+            1..=5 => format!("draws {}", solved().map(|count| count.to_string()).collect::<Vec<_>>().join(", ")),
+            many => format!("{many} draws, {} to {}", solved().min().unwrap_or(0), solved().max().unwrap_or(0)),
+        };
+        format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; {draws}", v1.tasks)
     });
     rows.push(row("earlier protocol: solved", v1));
     rows
