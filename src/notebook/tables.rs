@@ -141,7 +141,7 @@ pub fn gates(experiment: &Experiment, phase: &str) -> Html {
                 Rule::AtLeast => "≥",
                 Rule::AtMost => "≤",
             };
-            let rule = format!("<code>{}</code> {sign}\u{a0}{}", escape(&gate.metric), short(gate.threshold));
+            let rule = format!("<code>{}</code> {sign}\u{a0}{}", escape(&gate.metric), gate.threshold);
             [escape(&gate.name), rule, escape(&gate.reason)]
         }),
     )
