@@ -56,7 +56,9 @@ pub fn run(exp: &Experiment) -> Result<DataCollection> {
         let items = worklist::propose(worklist::read(&path)?, &collection.rejections);
         if !items.is_empty() {
             crate::artifact::write_jsonl(&path, &items)?;
-            println!("a person's judgement is wanted: {} rows in {}", items.len(), path.display());
+            // From the project's root: notebooks keep what is printed, and are the same on every machine.
+            let shown = path.strip_prefix(&exp.root).unwrap_or(&path).display();
+            println!("a person's judgement is wanted: {} rows in {shown}", items.len());
         }
     }
     files::write(exp, &raw, &collection, inputs)?;
