@@ -30,7 +30,6 @@ pub struct BenchConfig {
     /// Adapter folder to measure, in place of the run's own.
     #[serde(default)]
     pub adapter: Option<PathBuf>,
-    // What stands at its default is left out of the digest: a file that does not name it is the experiment it was.
     /// Where completions are sampled, always in f32; absent: on the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
