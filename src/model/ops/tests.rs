@@ -236,8 +236,7 @@ fn blocks_agree() {
     let rng = &mut seed::rng(1, "blocks");
     let mut dropout = Dropout::new(seed::rng(1, "masks"));
     let masks: [Option<Mask>; 7] = std::array::from_fn(|_| dropout.mask(0.2));
-    // 9 sequences: more than the groups of weight gradients, and no multiple of them; 70 positions: more than one block of
-    // rows of attention.
+    // 9 sequences go through two together, and the last by itself; 70 positions: more than one block of rows of attention.
     let x = random(rng, &[9, 70, 12]);
     let turned = tables(70, 4);
     let with_rope = |block: Block, rope: &Rope| Block { rope: Some(rope.clone()), ..block };
@@ -265,6 +264,8 @@ fn blocks_agree() {
             weights.iter().enumerate().map(|(i, w)| if trained(i) { given.next().unwrap() } else { w }.clone());
         with_rope(block_of(tensors, true, true, &masks), &turned)
     };
+    // 26 sequences, three together: more parts than there are groups of gradients.
+    let x = random(rng, &[26, 70, 12]);
     let updates = weights.iter().enumerate().filter(|(i, _)| trained(*i)).map(|(_, w)| w.clone());
     let all: Vec<Tensor> = std::iter::once(x.clone()).chain(updates).collect();
     let fused = |i: &[Tensor]| super::block::block(&i[0], &place(&i[1..]));

@@ -1,12 +1,13 @@
 //! One transformer block as one operation: x + attention(norm1(x)), then that + MLP(norm2(that)).
 //!
 //! Composed of single operations a block writes eighteen tensors of its input's size or more, and candle reads and writes
-//! each gradient four times on one core. Here a thread takes a sequence through the whole block while its values are in
-//! cache. Kept for the backward pass: the joint projection, attention's output, the stream between the halves, and the
-//! MLP's input to its non-linearity; norms and activations are computed again.
+//! each gradient four times on one core. Here a thread takes a few sequences through the whole block while their values are
+//! in cache, short ones together, so that a product has [`ROWS`] rows. Kept for the backward pass: the joint projection,
+//! attention's output, the stream between the halves, and the MLP's input to its non-linearity; norms and activations are
+//! computed again.
 //!
-//! `projection` is a linear layer with its adapter, `pass` one sequence forward and backward, [`stepwise`] the same block in
-//! single operations: for other devices and types, for few sequences, and to be tested against.
+//! `projection` is a linear layer with its adapter, `pass` a few sequences forward and backward, [`stepwise`] the same block
+//! in single operations: for other devices and types, for few sequences, and to be tested against.
 //!
 //! Gradients of weights are summed in at most [`GROUPS`] groups of sequences, then over the groups in order: the result
 //! does not depend on the number of threads.
@@ -31,6 +32,12 @@ pub(super) use stepwise::stepwise;
 
 /// Most groups of sequences whose weight gradients are summed apart.
 const GROUPS: usize = 8;
+
+/// Rows that a product should have: each packs the matrix anew, and its inner loop is slower on few rows.
+const ROWS: usize = 192;
+
+/// Parts a batch is divided into at least, where it has as many sequences: threads need something to do.
+const PARTS: usize = 4;
 
 /// With fewer sequences than this the threads are better spread within single operations.
 pub(super) const FEWEST: usize = 4;
@@ -139,6 +146,11 @@ fn push_projection<'a>(projection: &'a Projection, all: &mut Vec<&'a Tensor>) {
     all.extend(projection.update.iter().flat_map(|update| [&update.a, &update.b]));
 }
 
+/// Sequences of `seq` positions that go through the block together. Does not depend on the number of threads.
+fn together(batch: usize, seq: usize) -> usize {
+    ROWS.div_ceil(seq.max(1)).min(batch / PARTS).max(1)
+}
+
 /// The operation over `x` and, where something is trained, all trained tensors in one vector. The vector only carries the
 /// gradients: values are read from the tensors themselves.
 struct Fused {
@@ -150,30 +162,34 @@ struct Fused {
     places: Vec<Option<usize>>,
     /// Length of the vector.
     trained: usize,
-    /// What each sequence's forward pass left.
+    /// What the forward pass of each few sequences left.
     saved: OnceLock<Vec<Saved>>,
 }
 
 impl Fused {
-    /// Calls `body` with the block over plain values.
-    fn with<R>(&self, seq: usize, body: impl FnOnce(&Pass) -> Result<R>) -> Result<R> {
+    /// Calls `body` with the block over plain values, for `together` sequences at a time.
+    fn with<R>(&self, (together, seq): (usize, usize), body: impl FnOnce(&Pass) -> Result<R>) -> Result<R> {
         slices::read_all(&self.tensors, |values| {
             let parameters = values.into_iter().zip(&self.places);
             let mut parameters = parameters.map(|(values, &place)| Parameter { values, place });
             let width = self.block.qkv.weight.dim(0)?;
-            body(&Pass::new(&self.block, &self.heads, Sizes::new(seq, width, self.block.heads), &mut parameters))
+            let sizes = Sizes::new(seq, width, self.block.heads);
+            body(&Pass::new(&self.block, &self.heads, (together, sizes), &mut parameters))
         })
     }
 
     fn forward(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, seq, hidden) = layout.shape().dims3()?;
+        let (batch, seq, hidden) = layout.shape().dims3()?;
+        let together = together(batch, seq);
+        let size = together * seq * hidden;
         let x = slices::of_storage(x, layout)?;
         let mut y = vec![0f32; x.len()];
-        let saved = self.with(seq, |pass| {
-            let sequences = y.par_chunks_mut(seq * hidden).zip(x.par_chunks(seq * hidden)).enumerate();
-            let saved =
-                sequences.map_init(|| Buffers::new(pass), |buffers, (i, (y, x))| pass.forward(i, x, y, buffers));
-            Ok(saved.collect())
+        let saved = self.with((together, seq), |pass| {
+            let parts = y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate();
+            let run = |buffers: &mut Buffers, (i, (y, x)): (usize, (&mut [f32], &[f32]))| {
+                pass.forward(i * together, x, y, buffers)
+            };
+            Ok(parts.map_init(|| Buffers::new(pass), run).collect())
         })?;
         let _ = self.saved.set(saved);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
@@ -183,20 +199,21 @@ impl Fused {
     fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<(Tensor, Vec<f32>)> {
         let (batch, seq, hidden) = x.dims3()?;
         let saved = self.saved.get().map(Vec::as_slice).unwrap_or_default();
-        let group = batch.div_ceil(GROUPS);
-        let size = seq * hidden;
+        let together = together(batch, seq);
+        let group = batch.div_ceil(together * GROUPS); // times `together` sequences
+        let size = together * seq * hidden;
         slices::read([x, grad], |[xs, grad]| {
             let mut dx = vec![0f32; xs.len()];
-            let mut parts: Vec<Vec<f32>> = self.with(seq, |pass| {
+            let mut parts: Vec<Vec<f32>> = self.with((together, seq), |pass| {
                 let groups = dx.par_chunks_mut(group * size).enumerate().map_init(
                     || Buffers::new(pass),
                     |buffers, (number, dx)| {
                         let mut grads = vec![0f32; self.trained];
-                        for (offset, dx) in dx.chunks_exact_mut(size).enumerate() {
+                        for (offset, dx) in dx.chunks_mut(size).enumerate() {
                             let index = number * group + offset;
-                            let own = index * size..(index + 1) * size;
+                            let own = index * size..index * size + dx.len();
                             let given = (&xs[own.clone()], &grad[own], &saved[index]);
-                            pass.backward(index, given, dx, &mut grads, buffers);
+                            pass.backward(index * together, given, dx, &mut grads, buffers);
                         }
                         grads
                     },

@@ -1,4 +1,5 @@
-//! One sequence through the block, forward and backward, on the calling thread.
+//! A few sequences through the block, forward and backward, on the calling thread: their rows are one after the other, and only
+//! attention tells them apart.
 
 use super::projection::{Between, Linear, Parameter};
 use super::{Block, Norm};
@@ -53,39 +54,40 @@ pub(super) struct Pass<'a> {
     fc1: Linear<'a>,
     fc2: Linear<'a>,
     heads: &'a Heads,
+    together: usize,
     sizes: Sizes,
     activation: Activation,
     after_attention: Option<Mask>,
     after_mlp: Option<Mask>,
 }
 
-/// What a sequence's forward pass leaves for its backward pass.
+/// What a forward pass leaves for its backward pass; `rows` are those of all its sequences.
 pub(super) struct Saved {
-    qkv: Vec<f32>,    // (seq, 3 · hidden)
-    mixed: Vec<f32>,  // (seq, hidden): attention's output
-    lse: Vec<f32>,    // (heads, seq)
-    stream: Vec<f32>, // (seq, hidden): between the halves
-    wide: Vec<f32>,   // (seq, fc1_dim): before the non-linearity
+    qkv: Vec<f32>,    // (rows, 3 · hidden)
+    mixed: Vec<f32>,  // (rows, hidden): attention's output
+    lse: Vec<f32>,    // (sequences, heads, seq)
+    stream: Vec<f32>, // (rows, hidden): between the halves
+    wide: Vec<f32>,   // (rows, fc1_dim): before the non-linearity
 }
 
-/// A thread's room for what is not kept.
+/// A thread's room for what is not kept, for the most rows that there are at a time.
 pub(super) struct Buffers {
     attention: Scratch,
     between: Between,
-    normal: Vec<f32>, // (seq, hidden)
-    other: Vec<f32>,  // (seq, hidden)
-    masked: Vec<f32>, // (seq, hidden)
-    ffn: Vec<f32>,    // (seq, ffn_dim)
-    wide: Vec<f32>,   // (seq, fc1_dim)
-    dqkv: Vec<f32>,   // (seq, 3 · hidden)
+    normal: Vec<f32>, // (rows, hidden)
+    other: Vec<f32>,  // (rows, hidden)
+    masked: Vec<f32>, // (rows, hidden)
+    ffn: Vec<f32>,    // (rows, ffn_dim)
+    wide: Vec<f32>,   // (rows, fc1_dim)
+    dqkv: Vec<f32>,   // (rows, 3 · hidden)
     part: Vec<f32>,   // (3, seq, head_dim)
     sums: Vec<f32>,   // (2, hidden)
 }
 
 impl Buffers {
     pub fn new(pass: &Pass) -> Self {
-        let (seq, hidden) = (pass.sizes.seq, pass.sizes.hidden());
-        let room = |width: usize| vec![0f32; seq * width];
+        let (rows, hidden) = (pass.together * pass.sizes.seq, pass.sizes.hidden());
+        let room = |width: usize| vec![0f32; rows * width];
         Self {
             attention: Scratch::new(pass.sizes),
             between: Between::default(),
@@ -109,7 +111,7 @@ impl<'a> Pass<'a> {
     pub fn new(
         block: &Block,
         heads: &'a Heads,
-        sizes: Sizes,
+        (together, sizes): (usize, Sizes),
         parameters: &mut impl Iterator<Item = Parameter<'a>>,
     ) -> Self {
         let mut take = || {
@@ -121,6 +123,7 @@ impl<'a> Pass<'a> {
                 fc1: Linear::new(&block.fc1, parameters)?,
                 fc2: Linear::new(&block.fc2, parameters)?,
                 heads,
+                together,
                 sizes,
                 activation: block.activation,
                 after_attention: block.masks[1],
@@ -130,12 +133,13 @@ impl<'a> Pass<'a> {
         take().expect("one slice for each tensor of the block")
     }
 
-    /// Sequence `sample` of the batch: x and y `(seq, hidden)`.
+    /// The sequences from `sample` on: x and y `(rows, hidden)`.
     pub fn forward(&self, sample: usize, x: &[f32], y: &mut [f32], buffers: &mut Buffers) -> Saved {
         let Buffers { attention, between, normal, ffn, .. } = buffers;
         let (seq, hidden) = (self.sizes.seq, self.sizes.hidden());
-        let first = sample * seq;
-        let room = |width: usize| vec![0f32; seq * width];
+        let (rows, first) = (x.len() / hidden, sample * seq);
+        let room = |width: usize| vec![0f32; rows * width];
+        let (normal, ffn) = (&mut normal[..x.len()], &mut ffn[..rows * self.fc2.input]);
         let mut saved = Saved {
             qkv: room(3 * hidden),
             mixed: room(hidden),
@@ -145,7 +149,11 @@ impl<'a> Pass<'a> {
         };
         self.norm1.forward(x, normal);
         self.qkv.forward(normal, first, &mut saved.qkv, between);
-        self.heads.forward(sample, self.sizes, &saved.qkv, &mut saved.mixed, &mut saved.lse, attention);
+        for (number, qkv) in saved.qkv.chunks_exact(3 * seq * hidden).enumerate() {
+            let mixed = &mut saved.mixed[number * seq * hidden..][..seq * hidden];
+            let lse = &mut saved.lse[number * seq * self.sizes.heads..][..seq * self.sizes.heads];
+            self.heads.forward(sample + number, self.sizes, qkv, mixed, lse, attention);
+        }
         self.out_proj.forward(&saved.mixed, first, &mut saved.stream, between);
         mask(self.after_attention, &mut saved.stream, first * hidden);
         add(&mut saved.stream, x);
@@ -158,7 +166,7 @@ impl<'a> Pass<'a> {
         saved
     }
 
-    /// The gradient of [`Pass::forward`]: dX in `dx` `(seq, hidden)`, those of the parameters added to `grads`.
+    /// The gradient of [`Pass::forward`]: dX in `dx` `(rows, hidden)`, those of the parameters added to `grads`.
     pub fn backward(
         &self,
         sample: usize,
@@ -168,7 +176,11 @@ impl<'a> Pass<'a> {
         buffers: &mut Buffers,
     ) {
         let Buffers { attention, between, normal, other, masked, ffn, wide, dqkv, part, sums } = buffers;
-        let (first, hidden) = (sample * self.sizes.seq, self.sizes.hidden());
+        let (seq, hidden) = (self.sizes.seq, self.sizes.hidden());
+        let (rows, first) = (x.len() / hidden, sample * seq);
+        let [normal, other, masked] = [normal, other, masked].map(|room| &mut room[..x.len()]);
+        let (ffn, wide) = (&mut ffn[..rows * self.fc2.input], &mut wide[..rows * self.fc1.out]);
+        let dqkv = &mut dqkv[..3 * x.len()];
         // The MLP.
         let d = masked_copy(self.after_mlp, dy, masked, first * hidden);
         self.fc2.input_gradient(d, first, ffn, between);
@@ -183,8 +195,13 @@ impl<'a> Pass<'a> {
         let d = masked_copy(self.after_attention, dx, masked, first * hidden);
         self.out_proj.own_gradients(&saved.mixed, d, first, grads, between);
         self.out_proj.input_gradient(d, first, other, between);
-        let given = (&saved.mixed[..], &other[..], &saved.lse[..]);
-        self.heads.backward(sample, self.sizes, &saved.qkv, given, dqkv, part, attention);
+        for (number, dqkv) in dqkv.chunks_exact_mut(3 * seq * hidden).enumerate() {
+            let own = number * seq * hidden..(number + 1) * seq * hidden;
+            let lse = &saved.lse[number * seq * self.sizes.heads..][..seq * self.sizes.heads];
+            let given = (&saved.mixed[own.clone()], &other[own], lse);
+            let qkv = &saved.qkv[number * 3 * seq * hidden..][..3 * seq * hidden];
+            self.heads.backward(sample + number, self.sizes, qkv, given, dqkv, part, attention);
+        }
         self.norm1.forward(x, normal);
         self.qkv.own_gradients(normal, dqkv, first, grads, between);
         self.qkv.input_gradient(dqkv, first, other, between);
