@@ -74,8 +74,8 @@ impl TrainArgs {
             // Another run has its own figures and records; those of the experiment stay.
             config.paths.figures = folder.join("figures");
         }
-        config.train.steps = self.max_steps.unwrap_or(config.train.steps);
-        config.train.lr = self.lr.unwrap_or(config.train.lr);
+        config.train.optimizer.steps = self.max_steps.unwrap_or(config.train.optimizer.steps);
+        config.train.optimizer.lr = self.lr.unwrap_or(config.train.optimizer.lr);
         config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
         config.train.eval_every = self.eval_interval.unwrap_or(config.train.eval_every);
         experiment

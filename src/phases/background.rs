@@ -47,7 +47,7 @@ fn of(exp: &Experiment) -> Background {
         root: exp.root.clone(),
         folder: exp.run_file("training"),
         log: exp.run_file("training.log"),
-        steps: exp.config.train.steps,
+        steps: exp.config.train.optimizer.steps,
     }
 }
 

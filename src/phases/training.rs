@@ -12,7 +12,7 @@ use crate::artifact;
 use crate::bench::run::{Attempt, AttemptLog, attempts};
 use crate::data::task::{Sample, Task};
 use crate::error::{Error, Result};
-use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Phase, TrainConfig};
+use crate::experiment::{BenchConfig, Experiment, Phase};
 use crate::model::device;
 use crate::model::lora::{Adapter, load_peft};
 use crate::model::transformer::Transformer;
@@ -60,7 +60,7 @@ const COLLAPSE_ALARM: f64 = 0.5;
 /// Those of phases 1 and 2 and of [`fit`]; [`Error::Mismatch`] when the record or the state there belongs to another
 /// experiment, base or train split (remedy: `--force`).
 pub fn run(exp: &Experiment) -> Result<Training> {
-    check_settings("train", &optimizer(&exp.config.train), exp.config.train.label_smoothing)?;
+    check_settings("train", &exp.config.train.optimizer, exp.config.train.label_smoothing)?;
     // Only what belongs to this phase is made anew under `force`.
     let reuse = exp.clone().forced(false);
     // The adapter first: an impossible one is refused before minutes are spent on samples.
@@ -144,7 +144,7 @@ fn job(exp: &Experiment, digest: String) -> Job {
         name: exp.config.name.clone(),
         digest,
         seed: exp.train_seed(),
-        optimizer: optimizer(config),
+        optimizer: config.optimizer.clone(),
         betas: Betas { first: 0.9, second: 0.999 },
         lr_ratio: exp.config.lora.lr_ratio,
         label_smoothing: config.label_smoothing,
@@ -157,18 +157,6 @@ fn job(exp: &Experiment, digest: String) -> Job {
         force: exp.force,
         minutes: None,
         checkpoint_every: Duration::from_secs(120),
-    }
-}
-
-fn optimizer(config: &TrainConfig) -> OptimizerConfig {
-    OptimizerConfig {
-        steps: config.steps,
-        lr: config.lr,
-        warmup_steps: config.warmup_steps,
-        schedule: config.schedule,
-        weight_decay: config.weight_decay,
-        clip: config.clip,
-        average_last: config.average_last,
     }
 }
 

@@ -53,7 +53,7 @@ impl Grid {
     pub fn points(&self, exp: &Experiment) -> Result<Vec<Point>> {
         let config = &exp.config;
         let ranks = or_own("rank", &self.ranks, config.lora.rank)?;
-        let lrs = or_own("lr", &self.lrs, config.train.lr)?;
+        let lrs = or_own("lr", &self.lrs, config.train.optimizer.lr)?;
         let targets = or_own("targets", &self.targets, config.lora.targets.join("+"))?;
         let samples = or_own("samples", &self.samples, config.train.samples.unwrap_or(0))?;
         let seeds = or_own("seeds", &self.seeds, exp.train_seed())?;
@@ -107,7 +107,7 @@ impl Point {
         config.lora.alpha *= *rank as f64 / config.lora.rank as f64;
         config.lora.rank = *rank;
         config.lora.targets = targets.split('+').map(String::from).collect();
-        config.train.lr = *lr;
+        config.train.optimizer.lr = *lr;
         config.train.samples = Some(*samples).filter(|&samples| samples > 0);
         config.train.seed = Some(self.seed);
         config.paths.run = folder.to_path_buf();
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(names.len(), 12);
         let changed = points[11].apply(exp.clone(), std::path::Path::new("/tmp/x"));
         let (before, after) = (&exp.config.lora, &changed.config.lora);
-        assert_eq!((after.rank, changed.config.train.lr, changed.train_seed()), (16, 5e-4, 3));
+        assert_eq!((after.rank, changed.config.train.optimizer.lr, changed.train_seed()), (16, 5e-4, 3));
         assert_eq!(before.alpha / before.rank as f64, after.alpha / after.rank as f64);
         assert!(Grid { ranks: vec![4, 4], ..Grid::default() }.points(&exp).is_err());
     }

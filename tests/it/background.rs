@@ -14,7 +14,7 @@ fn program() -> &'static Path {
 #[test]
 fn a_run_goes_on_by_itself_and_is_found_again() {
     let folder = tempfile::tempdir().unwrap();
-    let file = small::experiment(folder.path(), |config| config.train.steps = 12);
+    let file = small::experiment(folder.path(), |config| config.train.optimizer.steps = 12);
     let experiment = Experiment::open(file).unwrap();
     let run = background::start_with(&experiment, program()).unwrap();
     assert!(run.is_running(), "{}", run.log_tail(5));
@@ -39,7 +39,7 @@ fn a_run_that_fails_says_why_and_a_changed_experiment_is_refused() {
     let run = background::start_with(&experiment, program()).unwrap();
     let said = background::wait(&experiment, &run).unwrap_err().to_string();
     assert!(said.contains("model.safetensors") && said.contains("training.log"), "{said}");
-    experiment.config.train.steps += 1;
+    experiment.config.train.optimizer.steps += 1;
     let said = background::start_with(&experiment, program()).unwrap_err().to_string();
     assert!(said.contains("experiment file"), "{said}");
 }

@@ -49,7 +49,7 @@ pub fn experiment(folder: &Path, change: impl FnOnce(&mut Config)) -> PathBuf {
     config.data.exercises = 0;
     config.data.split.validation = 8;
     config.bench.max_new_tokens = 8;
-    config.train.steps = 4;
+    config.train.optimizer.steps = 4;
     config.train.eval_every = 2;
     config.train.batch_size = 4;
     change(&mut config);

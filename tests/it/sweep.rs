@@ -21,7 +21,7 @@ fn attempts(folder: &Path, point: &str) -> usize {
 #[test]
 fn a_sweep_separates_settings_from_seeds_and_goes_on_where_it_stood() {
     let folder = tempfile::tempdir().unwrap();
-    let file = experiment(folder.path(), |experiment| experiment.train.lr = 1e-3);
+    let file = experiment(folder.path(), |experiment| experiment.train.optimizer.lr = 1e-3);
     let output = folder.path().join("sweep");
     let sweep = |rank: &str| {
         let arguments = ["sweep", "--experiment", file.to_str().unwrap(), "--rank", rank, "--seeds", "1,2"];

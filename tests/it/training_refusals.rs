@@ -40,9 +40,9 @@ fn impossible_settings_are_refused_before_anything_is_collected() {
     refused(&["no target"], &|c| c.lora.targets.clear());
     refused(&["`fc9`"], &|c| c.lora.rank_pattern = [("fc9".to_string(), 2)].into());
     refused(&["dropout 1"], &|c| c.lora.dropout = 1.0);
-    refused(&["lr = -0.1"], &|c| c.train.lr = -0.1);
-    refused(&["steps = 0"], &|c| c.train.steps = 0);
-    refused(&["average_last = 1"], &|c| c.train.average_last = 1.0);
+    refused(&["lr = -0.1"], &|c| c.train.optimizer.lr = -0.1);
+    refused(&["steps = 0"], &|c| c.train.optimizer.steps = 0);
+    refused(&["average_last = 1"], &|c| c.train.optimizer.average_last = 1.0);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn samples_that_cannot_be_trained_on_are_named() {
 #[test]
 fn a_learning_rate_that_diverges_names_the_step_and_the_last_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let message = trained(folder.path(), &["--lr", "1e38"], |config| config.train.warmup_steps = 0);
+    let message = trained(folder.path(), &["--lr", "1e38"], |config| config.train.optimizer.warmup_steps = 0);
     assert!(message.contains("at step 2"), "{message}");
     let state = folder.path().join("run/training/state.safetensors");
     assert!(message.contains(state.to_str().unwrap()) && state.is_file(), "{message}");
