@@ -68,13 +68,20 @@ pub struct EvaluationRow {
     pub averaged: usize,
     /// Loss on a fixed subset of the training data, without dropout and smoothing, in nats/token.
     pub train_loss: f64,
-    /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token.
+    /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token; not a number where nothing is held
+    /// out.
+    #[serde(deserialize_with = "number_or_nan")]
     pub validation_loss: f64,
     /// The held-out loss in bits per byte of text, which does not depend on the vocabulary; where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
     /// Generated code, where it was checked.
     pub generated: Option<GeneratedCheck>,
+}
+
+/// JSON has no NaN and writes null for it.
+pub(super) fn number_or_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 fn is_zero(count: &usize) -> bool {

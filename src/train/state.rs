@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::train::average::Average;
+use crate::train::metrics::number_or_nan;
 use crate::train::optimizer::AdamW;
 
 /// The key of the header under which the position is stored.
@@ -49,16 +50,17 @@ pub struct Best {
     pub step: usize,
     /// Its pass rate on generated code; 0 where none was checked.
     pub pass_rate: f64,
-    /// Its validation loss in nats/token.
+    /// Its validation loss in nats/token; not a number where nothing is held out.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// Evaluations since without improvement.
     pub since: usize,
 }
 
 impl Best {
-    /// Whether another evaluation is better: it passes more, or as much at a lower loss.
+    /// Whether a later evaluation is better: it passes more, or as much at a lower loss. Where nothing is held out, the later one is.
     pub fn is_beaten_by(&self, pass_rate: f64, loss: f64) -> bool {
-        pass_rate > self.pass_rate || (pass_rate == self.pass_rate && loss < self.loss)
+        pass_rate > self.pass_rate || (pass_rate == self.pass_rate && (loss < self.loss || self.loss.is_nan()))
     }
 }
 
@@ -159,5 +161,9 @@ mod tests {
         assert!(!best.is_beaten_by(0.4, 0.1), "fewer passes, whatever the loss");
         assert!(best.is_beaten_by(0.5, 0.9) && !best.is_beaten_by(0.5, 1.0) && !best.is_beaten_by(0.5, 1.1));
         assert!(!best.is_beaten_by(0.5, f64::NAN));
+        let unknown = Best { loss: f64::NAN, ..best };
+        assert!(unknown.is_beaten_by(0.5, f64::NAN) && !unknown.is_beaten_by(0.4, f64::NAN), "the later one");
+        let written = serde_json::to_string(&unknown).unwrap();
+        assert!(serde_json::from_str::<Best>(&written).unwrap().loss.is_nan(), "{written}");
     }
 }

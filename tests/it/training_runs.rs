@@ -22,11 +22,11 @@ fn record(run: &Path) -> TrainingRecord {
 fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let file = experiment(folder.path(), |config| {
-        config.train.steps = 20;
+        config.train.optimizer.steps = 20;
         config.train.eval_every = 10;
         config.train.batch_size = 16;
-        config.train.warmup_steps = 4;
-        config.train.average_last = 0.6;
+        config.train.optimizer.warmup_steps = 4;
+        config.train.optimizer.average_last = 0.6;
         config.train.accumulation = 2;
         config.lora.lr_ratio = 4.0;
     });
@@ -75,6 +75,18 @@ fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
     assert_eq!(metrics.lines().count(), 20, "the rows of a killed run are not doubled");
     // What is done is reopened.
     succeed(&["train", "--experiment", file, "--output-dir", cut.to_str().unwrap()]);
+}
+
+#[test]
+fn a_run_that_holds_nothing_out_goes_on_and_keeps_its_last_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = experiment(folder.path(), |config| config.data.split.validation = 0);
+    for steps in ["4", "8"] {
+        succeed(&["train", "--experiment", file.to_str().unwrap(), "--max-steps", steps]);
+    }
+    let record = record(&folder.path().join("run"));
+    assert!(record.evaluations.iter().all(|row| row.validation_loss.is_nan()));
+    assert_eq!((record.steps.len(), record.kept_step), (8, 8));
 }
 
 #[test]
