@@ -132,6 +132,11 @@ fn short(number: f64) -> String {
     format!("{number:.*}", digits as usize)
 }
 
+/// A whole number with its thousands apart.
+fn count(number: usize) -> String {
+    indicatif::HumanCount(number as u64).to_string()
+}
+
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }

@@ -23,6 +23,17 @@ pub enum Likeness {
     Near,
 }
 
+impl Likeness {
+    /// Its name in tables.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Exact => "same text",
+            Self::SameTree => "same tree",
+            Self::Near => "nearly the same",
+        }
+    }
+}
+
 /// What a program looks like to its duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {

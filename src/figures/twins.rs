@@ -56,7 +56,7 @@ pub fn written(record: &TwinsRecord) -> Chart {
     let shares = |twin: &Twin| measures.iter().map(|(_, holds)| twin.share(*holds)).collect();
     Chart {
         name: "base-twins-written".into(),
-        title: "And to what the model writes?".into(),
+        title: "What does a missing mask do to what the model writes?".into(),
         caption: format!(
             "{} completions of exercises that neither twin has seen, sampled as the earlier attempt sampled. The twin with \
              the perfect loss cannot write: without an answer to copy it has learned nothing.",

@@ -3,7 +3,7 @@
 use polars::prelude::{Column, df};
 
 use super::attempts::verdict;
-use super::{Badge, Html, badge, beside, code, percent, python, rows_of, short, table};
+use super::{Badge, Html, badge, beside, code, count, percent, python, rows_of, short, table};
 use crate::bench::report::escape;
 use crate::bench::twins::{Twin, TwinsRecord};
 use crate::decide::{Decision, DecisionRecord, Remark, Verdict};
@@ -29,10 +29,10 @@ pub fn base(record: &BaseRecord) -> Result<Html> {
         ("heads".into(), arch.num_heads.to_string()),
         ("vocabulary".into(), record.vocabulary.to_string()),
         ("context (tokens)".into(), arch.max_seq_length.to_string()),
-        ("parameters".into(), record.parameters.to_string()),
+        ("parameters".into(), count(record.parameters)),
     ];
     if let Some(pretraining) = &record.pretraining {
-        rows.push(("tokens seen in pre-training".into(), pretraining.training.tokens_seen.to_string()));
+        rows.push(("tokens seen in pre-training".into(), count(pretraining.training.tokens_seen)));
         for loss in &pretraining.held_out {
             rows.push((format!("held-out loss, {} (nats/token)", loss.source), short(loss.nats_per_token)));
         }
@@ -214,7 +214,7 @@ pub fn memorised(record: &MemoriseRecord) -> Result<Html> {
     let rows = [
         ("samples in the batch", record.samples.to_string()),
         ("supervised tokens", record.tokens.to_string()),
-        ("trainable parameters", record.trainable.to_string()),
+        ("trainable parameters", count(record.trainable)),
         ("loss before (nats/token)", end(record.losses.first())),
         ("loss after", end(record.losses.last())),
         ("steps", record.losses.len().to_string()),

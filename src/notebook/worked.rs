@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Html, beside, diff, short};
+use super::{Html, beside, diff};
 use crate::bench::report::escape;
 use crate::data::task::Task;
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub fn update(b: &[Vec<f64>], a: &[Vec<f64>], alpha: f64) -> Result<Html> {
         let mut html = String::from("<table><tbody>");
         for row in rows {
             let cells: String =
-                row.iter().map(|value| format!("<td style=\"text-align:right\">{}</td>", short(*value))).collect();
+                row.iter().map(|value| format!("<td style=\"text-align:right\">{}</td>", value + 0.0)).collect(); // −0 is 0
             let _ = write!(html, "<tr>{cells}</tr>");
         }
         html + "</tbody></table>"

@@ -82,7 +82,7 @@ impl DataRecord {
     pub fn clusters_table(&self) -> Result<DataFrame> {
         let clusters = &self.clusters;
         Ok(df!(
-            "likeness" => clusters.iter().map(|cluster| format!("{:?}", cluster.likeness)).collect::<Vec<_>>(),
+            "likeness" => clusters.iter().map(|cluster| cluster.likeness.label()).collect::<Vec<_>>(),
             "size" => clusters.iter().map(|cluster| cluster.members.len() as u64).collect::<Vec<_>>(),
             "members" => clusters.iter().map(|cluster| cluster.members.join(" ")).collect::<Vec<_>>(),
         )?)
