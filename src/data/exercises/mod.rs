@@ -43,6 +43,10 @@ const FILES: &[(&str, &str)] = &[
     ("plain_structures.toml", include_str!("../../../data/exercises/plain_structures.toml")),
     ("plain_text.toml", include_str!("../../../data/exercises/plain_text.toml")),
     ("recursion.toml", include_str!("../../../data/exercises/recursion.toml")),
+    ("short_lists.toml", include_str!("../../../data/exercises/short_lists.toml")),
+    ("short_numbers.toml", include_str!("../../../data/exercises/short_numbers.toml")),
+    ("short_structures.toml", include_str!("../../../data/exercises/short_structures.toml")),
+    ("short_text.toml", include_str!("../../../data/exercises/short_text.toml")),
     ("strings.toml", include_str!("../../../data/exercises/strings.toml")),
     ("structures.toml", include_str!("../../../data/exercises/structures.toml")),
 ];
