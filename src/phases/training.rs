@@ -93,6 +93,10 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         SampleBatches::new(encoded, size, accumulation, tokenizer.pad(), exp.train_seed())
     };
     let train_batches = batches(&train, config.batch_size, config.accumulation)?;
+    if validation.is_empty() {
+        let remedy = "hold some out with `validation` in [data.split], or name a file with `validation` in [train]";
+        return Err(Error::invalid("there is no sample to validate on, by which the best step is chosen", remedy));
+    }
     let validation_batches = batches(&validation, config.batch_size, 1)?;
     let fixed = FixedSets {
         train: train_batches.fixed_subset(FIXED_SAMPLES),

@@ -69,6 +69,10 @@ fn samples_that_cannot_be_trained_on_are_named() {
     }
     let message = trained(folder.path(), &[], |config| config.train.samples = Some(100_000));
     assert!(message.contains("100000 training samples are asked for"), "{message}");
+    let nothing = folder.path().join("nothing-held-out");
+    std::fs::create_dir(&nothing).unwrap();
+    let message = trained(&nothing, &[], |config| config.data.split.validation = 0);
+    assert!(message.contains("no sample to validate on") && message.contains("[data.split]"), "{message}");
 }
 
 #[test]

@@ -78,18 +78,6 @@ fn twenty_steps_are_ten_a_kill_and_ten_more_to_the_bit() {
 }
 
 #[test]
-fn a_run_that_holds_nothing_out_goes_on_and_keeps_its_last_step() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = experiment(folder.path(), |config| config.data.split.validation = 0);
-    for steps in ["4", "8"] {
-        succeed(&["train", "--experiment", file.to_str().unwrap(), "--max-steps", steps]);
-    }
-    let record = record(&folder.path().join("run"));
-    assert!(record.evaluations.iter().all(|row| row.validation_loss.is_nan()));
-    assert_eq!((record.steps.len(), record.kept_step), (8, 8));
-}
-
-#[test]
 fn every_variant_of_the_adapter_is_proven_trained_and_saved() {
     let folder = tempfile::tempdir().unwrap();
     type Change<'a> = &'a dyn Fn(&mut Config);
