@@ -255,6 +255,13 @@ fn blocks_agree() {
             }
         }
     }
+    // 26 sequences, three together: more parts than there are groups of gradients, and the last one is short.
+    let x = random(rng, &[26, 70, 12]);
+    let weights = block_tensors(rng, false, true);
+    let build = |tensors: &[Tensor]| with_rope(block_of(tensors.iter().cloned(), false, true, &masks), &turned);
+    let all = [std::slice::from_ref(&x), &weights[..]].concat();
+    let fused = |i: &[Tensor]| super::block::block(&i[0], &build(&i[1..]));
+    agree(&all, &fused, &|i| super::block::stepwise(&i[0], &build(&i[1..])), 5e-5);
     // A frozen base under trained updates.
     let weights = block_tensors(rng, true, true);
     let trained = |index: usize| index >= 4 && !(index - 4).is_multiple_of(3);
@@ -264,8 +271,6 @@ fn blocks_agree() {
             weights.iter().enumerate().map(|(i, w)| if trained(i) { given.next().unwrap() } else { w }.clone());
         with_rope(block_of(tensors, true, true, &masks), &turned)
     };
-    // 26 sequences, three together: more parts than there are groups of gradients.
-    let x = random(rng, &[26, 70, 12]);
     let updates = weights.iter().enumerate().filter(|(i, _)| trained(*i)).map(|(_, w)| w.clone());
     let all: Vec<Tensor> = std::iter::once(x.clone()).chain(updates).collect();
     let fused = |i: &[Tensor]| super::block::block(&i[0], &place(&i[1..]));
