@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use codelora::artifact;
 use codelora::error::{Error, Result};
 
-use super::{Lab, run};
+use super::{Lab, reading, run};
 
 /// More kernels at once than anyone opens; each slot holds a build of about 1 GB.
 const SLOTS: usize = 8;
@@ -107,6 +107,7 @@ pub fn warm(lab: &Lab) -> Result<()> {
         write(cell.join("Cargo.toml"), CELL)?;
         write(cell.join("src/lib.rs"), "")?;
     }
+    reading::write(&lab.root, &host()?, &lab.home().join("reading"))?;
     // The project's own versions, so that nothing is resolved or downloaded anew.
     artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
     if first_time {
@@ -147,7 +148,10 @@ fn workspace(lab: &Lab) -> Result<String> {
 }
 
 /// The target triple of this machine, as `rustc -vV` names it.
-fn host() -> Result<String> {
+///
+/// # Errors
+/// When rustc does not answer.
+pub fn host() -> Result<String> {
     let missing = || Error::invalid("`rustc -vV` does not answer", "install Rust with rustup");
     let output = Command::new("rustc").arg("-vV").output().map_err(|_| missing())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -166,6 +170,7 @@ pub fn launch(lab: &Lab, connection: &Path) -> Result<()> {
         .arg(connection)
         .env("EVCXR_TMPDIR", cell(&folder))
         .env("EVCXR_CONFIG_DIR", lab.home().join("etc/evcxr"))
+        .env(reading::FLAGS.0, reading::FLAGS.1)
         // The lock lives as long as some process has the file open: the kernel carries it as its unused standard input.
         .stdin(Stdio::from(lock));
     Err(replace(&mut kernel))

@@ -6,6 +6,7 @@
 mod execute;
 mod install;
 mod kernel;
+mod reading;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,127 @@
+//! What the kernel's rust-analyzer reads: the library's own sources, and of the packages below it only those whose types a
+//! cell is likely to keep in a variable.
+//!
+//! evcxr asks rust-analyzer for the type of every variable. Left alone it reads the sources of all 270 packages first: 17 of
+//! the first cell's 21 seconds, and 1.3 GB. It learns of packages from `cargo metadata`, which heeds `RUSTFLAGS`; evcxr's own
+//! builds replace that variable. So a condition set there, [`FLAGS`], is seen by the reader and not by the compiler, and
+//! `notebooks/kit/Cargo.toml` lists two sets of dependencies: the library for the one, the packages written here for the
+//! other. Each of these is a manifest alone, which points at the sources of the package it stands for.
+//!
+//! The price: a variable that holds a type of another package needs it written out, `let x: Type = …`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use codelora::artifact;
+use codelora::error::{Error, Result};
+use serde_json::Value;
+
+/// The environment of a kernel: tells rust-analyzer's `cargo metadata` from evcxr's builds.
+pub const FLAGS: (&str, &str) = ("RUSTFLAGS", "--cfg reading");
+
+/// The packages whose sources are read: the library, its tables and its tensors.
+const READ: [&str; 8] =
+    ["codelora", "candle-core", "polars", "polars-core", "polars-error", "polars-lazy", "polars-plan", "polars-utils"];
+
+/// Writes one manifest for each package of [`READ`] below `folder`, for the versions and features that the project in `root`
+/// is built with on the platform `host`.
+///
+/// # Errors
+/// When cargo does not know the project's packages, or `folder` cannot be written.
+pub fn write(root: &Path, host: &str, folder: &Path) -> Result<()> {
+    let known = metadata(root, host)?;
+    let by_id = |list: &Value| -> HashMap<String, Value> {
+        let entries = list.as_array().cloned().unwrap_or_default();
+        entries.into_iter().map(|entry| (text(&entry["id"]).to_string(), entry)).collect()
+    };
+    let (packages, nodes) = (by_id(&known["packages"]), by_id(&known["resolve"]["nodes"]));
+    let is_read = |package: &Value| READ.contains(&text(&package["name"]));
+    for (id, package) in packages.iter().filter(|(_, package)| is_read(package)) {
+        let below: Vec<(&str, &str)> = list(&nodes[id]["deps"])
+            .filter(|edge| list(&edge["dep_kinds"]).any(|kind| kind["kind"].is_null()))
+            .filter_map(|edge| Some((text(&edge["name"]), packages.get(text(&edge["pkg"]))?)))
+            .filter(|(_, package)| is_read(package))
+            .map(|(name, package)| (name, text(&package["name"])))
+            .collect();
+        let features: Vec<&str> = list(&nodes[id]["features"]).map(text).collect();
+        let path = folder.join(text(&package["name"])).join("Cargo.toml");
+        let manifest = manifest(package, &features, &below)?;
+        artifact::write_atomic(&path, |writer| writer.write_all(manifest.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// The manifest that stands for `package`: its sources and the features it is built with, and `below` it, as pairs of the name
+/// in Rust and the package's, what is read as well.
+fn manifest(package: &Value, features: &[&str], below: &[(&str, &str)]) -> Result<String> {
+    let name = text(&package["name"]);
+    let is_library = |target: &&Value| list(&target["crate_types"]).any(|kind| text(kind) == "lib");
+    let library = list(&package["targets"]).find(is_library).ok_or_else(|| {
+        Error::invalid(format!("the package {name} has no library"), "name another one in src/lab/reading.rs")
+    })?;
+    // A feature may not be called like a dependency.
+    let features: Vec<_> = features.iter().filter(|feature| !below.iter().any(|(name, _)| name == *feature)).collect();
+    let on: Vec<_> = features.iter().filter(|feature| ***feature != "default").collect();
+    let mut lines = vec![
+        format!("[package]\nname = \"{name}-reading\"\nversion = \"0.1.0\"\nedition = {}", package["edition"]),
+        format!("[lib]\nname = {}\npath = {}", library["name"], library["src_path"]),
+        format!("[features]\ndefault = {on:?}"),
+    ];
+    lines.extend(on.iter().map(|feature| format!("{feature:?} = []")));
+    lines.push("[dependencies]".to_string());
+    lines.extend(
+        below.iter().map(|(rust, name)| format!("{rust} = {{ package = \"{name}-reading\", path = \"../{name}\" }}")),
+    );
+    Ok(lines.join("\n") + "\n")
+}
+
+/// What `cargo metadata` says of the library in `root`, built without its command line, on the platform `host`.
+fn metadata(root: &Path, host: &str) -> Result<Value> {
+    let remedy = "run `cargo build` first: it downloads what the project needs";
+    let mut command = Command::new("cargo");
+    command
+        .args(["metadata", "--format-version", "1", "--locked", "--no-default-features", "--filter-platform", host])
+        .current_dir(root);
+    let output = command.output().map_err(Error::io("start", "cargo"))?;
+    if !output.status.success() {
+        return Err(Error::invalid(String::from_utf8_lossy(&output.stderr).trim().to_string(), remedy));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| Error::invalid(format!("cargo metadata: {e}"), remedy))
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_sees_the_listed_packages_with_their_sources_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let host = super::super::kernel::host().unwrap();
+        write(root, &host, folder.path()).unwrap();
+        let seen = Command::new("cargo")
+            .args(["metadata", "--offline", "--format-version", "1"])
+            .current_dir(folder.path().join("codelora"))
+            .output()
+            .unwrap();
+        assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
+        let seen: Value = serde_json::from_slice(&seen.stdout).unwrap();
+        let mut names: Vec<_> = list(&seen["packages"]).map(|package| text(&package["name"]).to_string()).collect();
+        names.sort();
+        let mut wanted = READ.map(|name| format!("{name}-reading")).to_vec();
+        wanted.sort();
+        assert_eq!(names, wanted);
+        for target in list(&seen["packages"]).flat_map(|package| list(&package["targets"])) {
+            assert!(Path::new(text(&target["src_path"])).is_file(), "{target}");
+        }
+    }
+}
