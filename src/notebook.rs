@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use polars::prelude::{AnyValue, DataFrame};
+use polars::prelude::{AnyValue, Column, DataFrame, StringChunked};
 
 use crate::bench::report::escape;
 use crate::decide::DecisionRecord;
@@ -81,20 +81,20 @@ pub fn show(chart: &Chart) -> Result<Figure> {
     draw(chart)
 }
 
-/// A table as HTML: numbers to the right, a long table in pages that fold out.
+/// A table as HTML: numbers and percentages to the right, a long table in pages that fold out.
 pub fn table(frame: &DataFrame) -> Html {
     let columns = frame.columns();
-    let align = |numeric: bool| if numeric { "right" } else { "left" };
-    let names = columns.iter().map(|column| {
-        let align = align(column.dtype().is_primitive_numeric());
-        format!("<th style=\"text-align:{align}\">{}</th>", escape(column.name()))
-    });
+    let align = |column: &Column| if is_numeric(column) { "right" } else { "left" };
+    let aligns: Vec<&str> = columns.iter().map(align).collect();
+    let names = columns
+        .iter()
+        .zip(&aligns)
+        .map(|(column, align)| format!("<th style=\"text-align:{align}\">{}</th>", escape(column.name())));
     let head = names.collect::<String>();
     let row = |index: usize| {
         let mut cells = String::new();
-        for column in columns {
+        for (column, align) in columns.iter().zip(&aligns) {
             let value = column.get(index).unwrap_or(AnyValue::Null);
-            let align = align(column.dtype().is_primitive_numeric());
             let _ = write!(cells, "<td style=\"text-align:{align}\">{}</td>", escape(&cell(&value)));
         }
         format!("<tr>{cells}</tr>")
@@ -111,6 +111,12 @@ pub fn table(frame: &DataFrame) -> Html {
         let _ = write!(html, "<details><summary>rows {} to {to} of {height}</summary>{page}</details>", from + 1);
     }
     Html(html)
+}
+
+/// Whether a column holds numbers, or texts that are percentages.
+fn is_numeric(column: &Column) -> bool {
+    let percentages = |texts: &StringChunked| texts.iter().flatten().all(|text| text.ends_with(" %"));
+    column.dtype().is_primitive_numeric() || column.str().is_ok_and(percentages)
 }
 
 /// A cell's text: at most four significant decimals, nothing for a missing value.
@@ -182,9 +188,11 @@ mod tests {
     fn a_long_table_folds_and_aligns_numbers() {
         let numbers: Vec<i64> = (0..40).collect();
         let names: Vec<String> = numbers.iter().map(|n| format!("<{n}>")).collect();
-        let html = table(&df!("name" => names, "count" => numbers).unwrap()).0;
+        let shares: Vec<String> = numbers.iter().map(|n| format!("{n}.5 %")).collect();
+        let html = table(&df!("name" => names, "count" => numbers, "share" => shares).unwrap()).0;
         assert!(html.contains("rows 15 to 40 of 40"));
-        assert!(html.contains("text-align:right\">39<"));
+        assert!(html.contains("text-align:right\">39<") && html.contains("text-align:right\">39.5 %<"));
+        assert!(html.contains("text-align:left\">&lt;39&gt;<"));
         assert!(html.contains("&lt;7&gt;") && !html.contains("<7>"));
     }
 

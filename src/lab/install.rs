@@ -16,6 +16,7 @@ const EVCXR: &str = "0.22.0";
 /// Runs every step that is not done yet.
 pub fn all(lab: &Lab) -> Result<()> {
     environment(lab)?;
+    sources()?;
     evcxr(lab)?;
     kernelspec(lab)?;
     kernel::warm(lab)
@@ -39,12 +40,30 @@ fn environment(lab: &Lab) -> Result<()> {
     artifact::write_atomic(&stamp, |writer| writer.write_all(digest.as_bytes()))
 }
 
+/// The sources of Rust's standard library, which rustup leaves out by default: without them the kernel cannot find out the type
+/// of a variable that a `?` gave.
+fn sources() -> Result<()> {
+    if has_sources() {
+        return Ok(());
+    }
+    println!("lab 2/4: the sources of Rust's standard library, rust-src");
+    let purpose =
+        "install rust-src, the sources of Rust's standard library (without rustup: your system's package rust-src)";
+    run(Command::new("rustup").args(["component", "add", "rust-src"]), purpose)
+}
+
+fn has_sources() -> bool {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let sysroot = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
+    sysroot.is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir())
+}
+
 /// The evcxr kernel, compiled into `.lab/bin`.
 fn evcxr(lab: &Lab) -> Result<()> {
     if lab.evcxr().is_file() {
         return Ok(());
     }
-    println!("lab 2/4: the Rust kernel evcxr_jupyter {EVCXR} into .lab (10 to 20 minutes, once)");
+    println!("lab 3/4: the Rust kernel evcxr_jupyter {EVCXR} into .lab (10 to 20 minutes, once)");
     let mut install = Command::new("cargo");
     install
         .args(["install", "evcxr_jupyter", "--locked", "--version", EVCXR, "--root"])
@@ -93,6 +112,7 @@ pub fn doctor(lab: &Lab) -> Vec<String> {
         line("cargo", version(Path::new("cargo"), &["--version"]), "install Rust with rustup"),
         line("linker", version(Path::new("cc"), &["--version"]), "install a C compiler (Debian: build-essential)"),
         line("python", python.and_then(|p| version(&p, &["--version"])), "install Python 3.9 or newer"),
+        line("rust-src", has_sources().then(|| "ready".to_string()), "run `codelora lab`"),
         line("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
         line("evcxr", lab.evcxr().is_file().then(|| EVCXR.to_string()), "run `codelora lab`"),
         line("warm build", kernel::is_warm(lab).then(|| "ready".to_string()), "run `codelora lab`"),

@@ -88,7 +88,7 @@ pub fn warm(lab: &Lab) -> Result<()> {
     let folder = slot(lab, 0);
     let first_time = !is_warm(lab);
     if first_time {
-        println!("lab 3/4: the library for notebooks into .lab/build (10 to 25 minutes, once)");
+        println!("lab 4/4: the library for notebooks into .lab/build (10 to 25 minutes, once)");
     }
     let write = |path: PathBuf, text: &str| artifact::write_atomic(&path, |writer| writer.write_all(text.as_bytes()));
     let (cell, warm) = (cell(&folder), folder.join("warm"));
@@ -116,17 +116,20 @@ pub fn warm(lab: &Lab) -> Result<()> {
         fetch.args(["fetch", "--quiet"]).current_dir(&folder).env("CARGO_NET_OFFLINE", "false");
         run(&mut fetch, "download the library's dependencies")?;
     }
-    let mut build = Command::new("cargo");
-    build
-        .args(["build", "--package", "warm", "--features", "warm/kit", "--target", &host()?])
-        .current_dir(&cell)
-        .env("CARGO_TARGET_DIR", "target")
-        .env("CARGO_BUILD_BUILD_DIR", "target")
-        .env("RUSTFLAGS", "-Cprefer-dynamic");
-    if !first_time {
-        build.arg("--quiet");
+    // `check` as well: the kernel calls it for a cell that is wrong, and the first mistake would wait for a minute.
+    for verb in ["build", "check"] {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args([verb, "--package", "warm", "--features", "warm/kit", "--target", &host()?])
+            .current_dir(&cell)
+            .env("CARGO_TARGET_DIR", "target")
+            .env("CARGO_BUILD_BUILD_DIR", "target")
+            .env("RUSTFLAGS", "-Cprefer-dynamic");
+        if !first_time {
+            cargo.arg("--quiet");
+        }
+        run(&mut cargo, "build the library for notebooks")?;
     }
-    run(&mut build, "build the library for notebooks")?;
     write(folder.join(MARK), &newest(&cell.join("target"))?)?;
     artifact::write_atomic(&stamp(lab), |writer| writer.write_all(&versions))
 }

@@ -32,7 +32,7 @@ pub fn base(record: &BaseRecord) -> Result<Html> {
         ("parameters".into(), count(record.parameters)),
     ];
     if let Some(pretraining) = &record.pretraining {
-        rows.push(("tokens seen in pre-training".into(), count(pretraining.training.tokens_seen)));
+        rows.push(("tokens seen in pre-training".into(), count(pretraining.tokens_seen())));
         for loss in &pretraining.held_out {
             rows.push((format!("held-out loss, {} (nats/token)", loss.source), short(loss.nats_per_token)));
         }

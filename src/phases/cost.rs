@@ -43,8 +43,12 @@ pub fn of(exp: &Experiment, watts: Option<f64>) -> Result<Vec<Cost>> {
     if let Some(base) = read::<BaseRecord>(exp, "base")?
         && let Some(pretraining) = base.pretraining
     {
-        let training = pretraining.training;
-        let work = format!("{} steps, {:.2}M tokens, once", training.kept_step, training.tokens_seen as f64 / 1e6);
+        let (training, all) = (&pretraining.training, pretraining.tokens_seen() as f64 / 1e6);
+        let tokens = match training.tokens_seen as f64 / 1e6 {
+            last if pretraining.start.is_some() => format!("the last {last:.2}M of {all:.2}M tokens"),
+            only => format!("{only:.2}M tokens"),
+        };
+        let work = format!("{} steps, {tokens}, once", training.kept_step);
         add("0 · pre-training the base", work, training.seconds);
     }
     if let Some(twins) = read::<TwinsRecord>(exp, "twins")? {
