@@ -8,7 +8,7 @@ use codelora::artifact;
 use codelora::error::{Error, Result};
 use codelora::{python, seed};
 
-use super::{Lab, kernel, run};
+use super::{Lab, kernel, reading, run};
 
 /// The kernel's version; the committed outputs were made with it.
 const EVCXR: &str = "0.22.0";
@@ -43,19 +43,13 @@ fn environment(lab: &Lab) -> Result<()> {
 /// The sources of Rust's standard library, which rustup leaves out by default: without them the kernel cannot find out the type
 /// of a variable that a `?` gave.
 fn sources() -> Result<()> {
-    if has_sources() {
+    if reading::standard_library().is_some() {
         return Ok(());
     }
     println!("lab 2/4: the sources of Rust's standard library, rust-src");
     let purpose =
         "install rust-src, the sources of Rust's standard library (without rustup: your system's package rust-src)";
     run(Command::new("rustup").args(["component", "add", "rust-src"]), purpose)
-}
-
-fn has_sources() -> bool {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output();
-    let sysroot = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
-    sysroot.is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir())
 }
 
 /// The evcxr kernel, compiled into `.lab/bin`.
@@ -112,7 +106,7 @@ pub fn doctor(lab: &Lab) -> Vec<String> {
         line("cargo", version(Path::new("cargo"), &["--version"]), "install Rust with rustup"),
         line("linker", version(Path::new("cc"), &["--version"]), "install a C compiler (Debian: build-essential)"),
         line("python", python.and_then(|p| version(&p, &["--version"])), "install Python 3.9 or newer"),
-        line("rust-src", has_sources().then(|| "ready".to_string()), "run `codelora lab`"),
+        line("rust-src", reading::standard_library().map(|_| "ready".to_string()), "run `codelora lab`"),
         line("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
         line("evcxr", lab.evcxr().is_file().then(|| EVCXR.to_string()), "run `codelora lab`"),
         line("warm build", kernel::is_warm(lab).then(|| "ready".to_string()), "run `codelora lab`"),

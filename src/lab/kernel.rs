@@ -19,7 +19,7 @@ use codelora::error::{Error, Result};
 
 use super::{Lab, reading, run};
 
-/// More kernels at once than anyone opens; each slot holds a build of about 1 GB.
+/// More kernels at once than anyone opens; each slot holds a build of 1 to 3 GB.
 const SLOTS: usize = 8;
 
 /// The workspace of a slot. Only its root may set a profile, so evcxr's is written here: cells stay quick to compile, the
@@ -62,6 +62,10 @@ fn slot(lab: &Lab, index: usize) -> PathBuf {
 /// The folder of a slot that evcxr works in.
 fn cell(slot: &Path) -> PathBuf {
     slot.join("cell")
+}
+
+fn reading_folder(lab: &Lab) -> PathBuf {
+    lab.home().join("reading")
 }
 
 /// In each slot: a text that changes whenever slot 0 was built anew.
@@ -107,7 +111,7 @@ pub fn warm(lab: &Lab) -> Result<()> {
         write(cell.join("Cargo.toml"), CELL)?;
         write(cell.join("src/lib.rs"), "")?;
     }
-    reading::write(&lab.root, &host()?, &lab.home().join("reading"))?;
+    reading::write(&lab.root, &host()?, &reading_folder(lab))?;
     // The project's own versions, so that nothing is resolved or downloaded anew.
     artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
     if first_time {
@@ -173,9 +177,9 @@ pub fn launch(lab: &Lab, connection: &Path) -> Result<()> {
         .arg(connection)
         .env("EVCXR_TMPDIR", cell(&folder))
         .env("EVCXR_CONFIG_DIR", lab.home().join("etc/evcxr"))
-        .env(reading::FLAGS.0, reading::FLAGS.1)
         // The lock lives as long as some process has the file open: the kernel carries it as its unused standard input.
         .stdin(Stdio::from(lock));
+    reading::point(&mut kernel, &reading_folder(lab));
     Err(replace(&mut kernel))
 }
 

@@ -1,35 +1,82 @@
-//! What the kernel's rust-analyzer reads: the library's own sources, and of the packages below it only those whose types a
-//! cell is likely to keep in a variable.
+//! What the kernel's rust-analyzer reads: the library's own sources, and of what lies below it only the packages whose types
+//! a cell is likely to keep in a variable.
 //!
 //! evcxr asks rust-analyzer for the type of every variable. Left alone it reads the sources of all 270 packages first: 17 of
 //! the first cell's 21 seconds, and 1.3 GB. It learns of packages from `cargo metadata`, which heeds `RUSTFLAGS`; evcxr's own
-//! builds replace that variable. So a condition set there, [`FLAGS`], is seen by the reader and not by the compiler, and
+//! builds replace that variable. So a condition set there is seen by the reader and not by the compiler, and
 //! `notebooks/kit/Cargo.toml` lists two sets of dependencies: the library for the one, the packages written here for the
 //! other. Each of these is a manifest alone, which points at the sources of the package it stands for.
+//!
+//! The standard library is read likewise: `RUST_SRC_PATH` names a folder in which only [`STANDARD`] lie. Without cargo's
+//! manifest beside them, rust-analyzer takes them for the whole, and spends no time on the vendors' intrinsics, which are 43 %
+//! of its lines.
 //!
 //! The price: a variable that holds a type of another package needs it written out, `let x: Type = …`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use codelora::artifact;
 use codelora::error::{Error, Result};
 use serde_json::Value;
 
-/// The environment of a kernel: tells rust-analyzer's `cargo metadata` from evcxr's builds.
-pub const FLAGS: (&str, &str) = ("RUSTFLAGS", "--cfg reading");
-
 /// The packages whose sources are read: the library, its tables and its tensors.
 const READ: [&str; 8] =
     ["codelora", "candle-core", "polars", "polars-core", "polars-error", "polars-lazy", "polars-plan", "polars-utils"];
 
-/// Writes one manifest for each package of [`READ`] below `folder`, for the versions and features that the project in `root`
-/// is built with on the platform `host`.
+/// The parts of the standard library that are read.
+const STANDARD: [&str; 3] = ["core", "alloc", "std"];
+
+/// Makes a kernel read what [`write`] left below `folder`.
+pub fn point(kernel: &mut Command, folder: &Path) {
+    kernel.env("RUSTFLAGS", "--cfg reading").env("RUST_SRC_PATH", folder.join("standard"));
+}
+
+/// Where rustc's installation keeps the standard library's sources, when it has them.
+pub fn standard_library() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    Some(sysroot.join("lib/rustlib/src/rust/library")).filter(|library| library.join("core").is_dir())
+}
+
+/// Writes below `folder` what is to be read: one manifest for each package of [`READ`], for the versions and features that the
+/// project in `root` is built with on the platform `host`, and links to the parts of the standard library.
 ///
 /// # Errors
 /// When cargo does not know the project's packages, or `folder` cannot be written.
 pub fn write(root: &Path, host: &str, folder: &Path) -> Result<()> {
+    packages(root, host, folder)?;
+    let Some(library) = standard_library() else { return Ok(()) };
+    let links = folder.join("standard");
+    fs::create_dir_all(&links).map_err(Error::io("create", &links))?;
+    for part in STANDARD {
+        link(&library.join(part), &links.join(part))?;
+    }
+    Ok(())
+}
+
+/// A link at `place` to `target`, in place of an older one.
+#[cfg(unix)]
+fn link(target: &Path, place: &Path) -> Result<()> {
+    if fs::read_link(place).is_ok_and(|known| known == target) {
+        return Ok(());
+    }
+    let aside = place.with_extension("new");
+    let _left_by_a_crash = fs::remove_file(&aside);
+    let made = std::os::unix::fs::symlink(target, &aside).and_then(|()| fs::rename(&aside, place));
+    made.map_err(Error::io("link", place))
+}
+
+/// Without links rust-analyzer finds nothing there and reads the whole standard library.
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// The manifests of [`write`].
+fn packages(root: &Path, host: &str, folder: &Path) -> Result<()> {
     let known = metadata(root, host)?;
     let by_id = |list: &Value| -> HashMap<String, Value> {
         let entries = list.as_array().cloned().unwrap_or_default();
@@ -120,6 +167,9 @@ mod tests {
         let mut wanted = READ.map(|name| format!("{name}-reading")).to_vec();
         wanted.sort();
         assert_eq!(names, wanted);
+        for part in STANDARD.iter().filter(|_| standard_library().is_some()) {
+            assert!(folder.path().join("standard").join(part).join("src/lib.rs").is_file(), "{part}");
+        }
         for target in list(&seen["packages"]).flat_map(|package| list(&package["targets"])) {
             assert!(Path::new(text(&target["src_path"])).is_file(), "{target}");
         }
