@@ -23,6 +23,10 @@ cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 done = {"count": 0, "since": time.monotonic()}
 
 
+def ready(notebook):
+    print(f"{name}: kernel ready after {time.monotonic() - done['since']:.1f} s", flush=True)
+
+
 def started(cell, cell_index):
     done["since"] = time.monotonic()
 
@@ -32,7 +36,7 @@ def finished(cell, cell_index, execute_reply):
         return
     done["count"] += 1
     seconds = time.monotonic() - done["since"]
-    print(f"{name}: cell {done['count']}/{len(cells)} in {seconds:.1f} s", flush=True)
+    print(f"{name}: cell {done['count']}/{len(cells)} in {seconds:.2f} s", flush=True)
     stderr = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stderr")
     if stderr.strip():
         fail(cell, stderr)
@@ -49,6 +53,7 @@ client = NotebookClient(
     startup_timeout=300,
     kernel_name="codelora",
     resources={"metadata": {"path": path.rsplit("/", 1)[0]}},
+    on_notebook_start=ready,
     on_cell_start=started,
     on_cell_executed=finished,
 )
