@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read, written or created.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}\n  remedy: {}", path.display(), remedy(source))]
     Io {
         /// What was tried: "read", "write", "create", …
         action: &'static str,
@@ -79,6 +79,18 @@ pub enum Error {
         /// The drawing library's answer.
         what: String,
     },
+}
+
+/// What to do about a refusal of the system.
+fn remedy(refusal: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match refusal.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path",
+        ErrorKind::IsADirectory => "name a file, not a folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "choose another place, or allow this one",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room and run again",
+        _ => "see what the system says, and run again",
+    }
 }
 
 /// The crate's result.

@@ -92,6 +92,7 @@ fn a_missing_base_says_how_to_get_one() {
 fn a_cause_is_told_once_and_a_missing_adapter_says_how_to_get_one() {
     let output = codelora(&["data", "--experiment", "no/such.toml"]);
     assert_eq!(stderr(&output).matches("No such file").count(), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("remedy: check the path"), "{}", stderr(&output));
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().display().to_string();
     let said = stderr(&codelora(&["bench", "--checkpoint", &none, "--output", &none]));
