@@ -64,10 +64,6 @@ fn cell(slot: &Path) -> PathBuf {
     slot.join("cell")
 }
 
-fn reading_folder(lab: &Lab) -> PathBuf {
-    lab.home().join("reading")
-}
-
 /// In each slot: a text that changes whenever slot 0 was built anew.
 const MARK: &str = "built";
 
@@ -111,7 +107,7 @@ pub fn warm(lab: &Lab) -> Result<()> {
         write(cell.join("Cargo.toml"), CELL)?;
         write(cell.join("src/lib.rs"), "")?;
     }
-    reading::write(&lab.root, &host()?, &reading_folder(lab))?;
+    reading::write(&lab.root, &host()?, &lab.reading())?;
     // The project's own versions, so that nothing is resolved or downloaded anew.
     artifact::write_atomic(&folder.join("Cargo.lock"), |writer| writer.write_all(&versions))?;
     if first_time {
@@ -179,7 +175,7 @@ pub fn launch(lab: &Lab, connection: &Path) -> Result<()> {
         .env("EVCXR_CONFIG_DIR", lab.home().join("etc/evcxr"))
         // The lock lives as long as some process has the file open: the kernel carries it as its unused standard input.
         .stdin(Stdio::from(lock));
-    reading::point(&mut kernel, &reading_folder(lab));
+    reading::point(&mut kernel, &lab.reading());
     Err(replace(&mut kernel))
 }
 

@@ -47,6 +47,10 @@ impl Lab {
         self.root.join(".lab")
     }
 
+    fn reading(&self) -> PathBuf {
+        self.home().join("reading")
+    }
+
     fn python(&self) -> PathBuf {
         self.root.join(".venv/bin/python")
     }
