@@ -8,7 +8,7 @@ use codelora::artifact;
 use codelora::error::{Error, Result};
 use codelora::{python, seed};
 
-use super::{Lab, kernel, reading, run};
+use super::{Lab, library, reading, run};
 
 /// The kernel's version; the committed outputs were made with it.
 const EVCXR: &str = "0.22.0";
@@ -19,7 +19,8 @@ pub fn all(lab: &Lab) -> Result<()> {
     sources()?;
     evcxr(lab)?;
     kernelspec(lab)?;
-    kernel::warm(lab)
+    library::build(lab)?;
+    reading::write(&lab.root, &lab.reading())
 }
 
 /// JupyterLab in `.venv`, with the pinned versions of `notebooks/requirements.txt`.
@@ -109,6 +110,6 @@ pub fn doctor(lab: &Lab) -> Vec<String> {
         line("rust-src", reading::standard_library().map(|_| "ready".to_string()), "run `codelora lab`"),
         line("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
         line("evcxr", lab.evcxr().is_file().then(|| EVCXR.to_string()), "run `codelora lab`"),
-        line("warm build", kernel::is_warm(lab).then(|| "ready".to_string()), "run `codelora lab`"),
+        line("library", library::is_ready(lab).then(|| "ready".to_string()), "run `codelora lab`"),
     ]
 }

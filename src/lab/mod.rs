@@ -1,15 +1,16 @@
 //! The notebook workshop: a private Jupyter with a Rust kernel, under the project and nowhere else.
 //!
-//! Everything lives in two ignored folders: `.venv` (JupyterLab) and `.lab` (the kernel, its settings and its warm build).
+//! Everything lives in two ignored folders: `.venv` (JupyterLab) and `.lab` (the kernel, its settings, and the library that cells are compiled against).
 //! Nothing in the user's home changes.
 
 mod execute;
 mod install;
 mod kernel;
+mod library;
 mod reading;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use codelora::error::{Error, Result};
 
@@ -45,6 +46,10 @@ impl Lab {
 
     fn home(&self) -> PathBuf {
         self.root.join(".lab")
+    }
+
+    fn library(&self) -> PathBuf {
+        self.home().join("library")
     }
 
     fn reading(&self) -> PathBuf {
@@ -115,11 +120,16 @@ fn run(command: &mut Command, purpose: &str) -> Result<()> {
             "`codelora lab --doctor` says what is missing",
         )
     })?;
+    finished(status, Path::new(&program), purpose)
+}
+
+/// Whether a command whose output was shown ended well.
+fn finished(status: ExitStatus, program: &Path, purpose: &str) -> Result<()> {
     if status.success() {
         return Ok(());
     }
     Err(Error::invalid(
-        format!("cannot {purpose}: {} ended with {status}", Path::new(&program).display()),
+        format!("cannot {purpose}: {} ended with {status}", program.display()),
         "read the lines above; `codelora lab --doctor` says what is missing",
     ))
 }

@@ -4,8 +4,8 @@
 //! evcxr asks rust-analyzer for the type of every variable. Left alone it reads the sources of all 270 packages first: 17 of
 //! the first cell's 21 seconds, and 1.3 GB. It learns of packages from `cargo metadata`, which heeds `RUSTFLAGS`; evcxr's own
 //! builds replace that variable. So a condition set there is seen by the reader and not by the compiler, and
-//! `notebooks/kit/Cargo.toml` lists two sets of dependencies: the library for the one, the packages written here for the
-//! other. Each of these is a manifest alone, which points at the sources of the package it stands for.
+//! `notebooks/kit/Cargo.toml` has dependencies for the reader alone: the packages written here. Each is a manifest and nothing
+//! else, which points at the sources of the package it stands for.
 //!
 //! The standard library is read likewise: `RUST_SRC_PATH` names a folder in which only [`STANDARD`] lie. Without cargo's
 //! manifest beside them, rust-analyzer takes them for the whole, and spends no time on the vendors' intrinsics, which are 43 %
@@ -23,8 +23,17 @@ use codelora::error::{Error, Result};
 use serde_json::Value;
 
 /// The packages whose sources are read: the library, its tables and its tensors.
-const READ: [&str; 8] =
-    ["codelora", "candle-core", "polars", "polars-core", "polars-error", "polars-lazy", "polars-plan", "polars-utils"];
+const READ: [&str; 9] = [
+    "library",
+    "codelora",
+    "candle-core",
+    "polars",
+    "polars-core",
+    "polars-error",
+    "polars-lazy",
+    "polars-plan",
+    "polars-utils",
+];
 
 /// The parts of the standard library that are read.
 const STANDARD: [&str; 3] = ["core", "alloc", "std"];
@@ -36,18 +45,25 @@ pub fn point(kernel: &mut Command, folder: &Path) {
 
 /// Where rustc's installation keeps the standard library's sources, when it has them.
 pub fn standard_library() -> Option<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let sysroot = PathBuf::from(rustc(&["--print", "sysroot"]).ok()?);
     Some(sysroot.join("lib/rustlib/src/rust/library")).filter(|library| library.join("core").is_dir())
 }
 
+/// What rustc answers to a question about itself.
+fn rustc(question: &[&str]) -> Result<String> {
+    let missing = || Error::invalid("rustc does not answer", "install Rust with rustup");
+    let output = Command::new("rustc").args(question).output().map_err(|_| missing())?;
+    let answer = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    Some(answer).filter(|_| output.status.success()).ok_or_else(missing)
+}
+
 /// Writes below `folder` what is to be read: one manifest for each package of [`READ`], for the versions and features that the
-/// project in `root` is built with on the platform `host`, and links to the parts of the standard library.
+/// project in `root` is built with, and links to the parts of the standard library.
 ///
 /// # Errors
 /// When cargo does not know the project's packages, or `folder` cannot be written.
-pub fn write(root: &Path, host: &str, folder: &Path) -> Result<()> {
-    packages(root, host, folder)?;
+pub fn write(root: &Path, folder: &Path) -> Result<()> {
+    packages(root, folder)?;
     let Some(library) = standard_library() else { return Ok(()) };
     let links = folder.join("standard");
     fs::create_dir_all(&links).map_err(Error::io("create", &links))?;
@@ -76,8 +92,8 @@ fn link(_: &Path, _: &Path) -> Result<()> {
 }
 
 /// The manifests of [`write`].
-fn packages(root: &Path, host: &str, folder: &Path) -> Result<()> {
-    let known = metadata(root, host)?;
+fn packages(root: &Path, folder: &Path) -> Result<()> {
+    let known = metadata(root)?;
     let by_id = |list: &Value| -> HashMap<String, Value> {
         let entries = list.as_array().cloned().unwrap_or_default();
         entries.into_iter().map(|entry| (text(&entry["id"]).to_string(), entry)).collect()
@@ -103,7 +119,7 @@ fn packages(root: &Path, host: &str, folder: &Path) -> Result<()> {
 /// in Rust and the package's, what is read as well.
 fn manifest(package: &Value, features: &[&str], below: &[(&str, &str)]) -> Result<String> {
     let name = text(&package["name"]);
-    let is_library = |target: &&Value| list(&target["crate_types"]).any(|kind| text(kind) == "lib");
+    let is_library = |target: &&Value| list(&target["crate_types"]).any(|kind| matches!(text(kind), "lib" | "dylib"));
     let library = list(&package["targets"]).find(is_library).ok_or_else(|| {
         Error::invalid(format!("the package {name} has no library"), "name another one in src/lab/reading.rs")
     })?;
@@ -123,12 +139,19 @@ fn manifest(package: &Value, features: &[&str], below: &[(&str, &str)]) -> Resul
     Ok(lines.join("\n") + "\n")
 }
 
-/// What `cargo metadata` says of the library in `root`, built without its command line, on the platform `host`.
-fn metadata(root: &Path, host: &str) -> Result<Value> {
+/// What `cargo metadata` says of the project in `root` on this platform: a build brought no other one's packages.
+fn metadata(root: &Path) -> Result<Value> {
     let remedy = "run `cargo build` first: it downloads what the project needs";
     let mut command = Command::new("cargo");
     command
-        .args(["metadata", "--format-version", "1", "--locked", "--no-default-features", "--filter-platform", host])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            &rustc(&["--print", "host-tuple"])?,
+        ])
         .current_dir(root);
     let output = command.output().map_err(Error::io("start", "cargo"))?;
     if !output.status.success() {
@@ -153,11 +176,10 @@ mod tests {
     fn the_reader_sees_the_listed_packages_with_their_sources_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let host = super::super::kernel::host().unwrap();
-        write(root, &host, folder.path()).unwrap();
+        write(root, folder.path()).unwrap();
         let seen = Command::new("cargo")
             .args(["metadata", "--offline", "--format-version", "1"])
-            .current_dir(folder.path().join("codelora"))
+            .current_dir(folder.path().join("library"))
             .output()
             .unwrap();
         assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));

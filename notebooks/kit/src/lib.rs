@@ -1,4 +1,6 @@
 //! Everything a notebook uses, behind one name.
 
-pub use codelora::*;
-pub use polars;
+// Not among the packages that cargo knows of, so the compiler is told by name.
+extern crate library;
+
+pub use library::*;

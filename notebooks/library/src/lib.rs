@@ -1,0 +1,4 @@
+//! Everything a notebook uses, behind one name.
+
+pub use codelora::*;
+pub use polars;
