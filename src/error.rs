@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read, written or created.
-    #[error("cannot {action} {}: {source}\n  remedy: {}", path.display(), remedy(source))]
+    #[error("cannot {action} {}: {source}\n  remedy: {}", path.display(), remedy(action, source))]
     Io {
         /// What was tried: "read", "write", "create", …
         action: &'static str,
@@ -82,9 +82,10 @@ pub enum Error {
 }
 
 /// What to do about a refusal of the system.
-fn remedy(refusal: &std::io::Error) -> &'static str {
+fn remedy(action: &str, refusal: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
     match refusal.kind() {
+        ErrorKind::NotFound if action == "start" => "install it, or add its folder to PATH",
         ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path",
         ErrorKind::IsADirectory => "name a file, not a folder",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "choose another place, or allow this one",

@@ -115,7 +115,10 @@ pub fn table(frame: &DataFrame) -> Html {
 
 /// Whether a column holds numbers, or texts that are percentages.
 fn is_numeric(column: &Column) -> bool {
-    let percentages = |texts: &StringChunked| texts.iter().flatten().all(|text| text.ends_with(" %"));
+    let percentages = |texts: &StringChunked| {
+        let mut said = texts.iter().flatten().peekable();
+        said.peek().is_some() && said.all(|text| text.ends_with(" %"))
+    };
     column.dtype().is_primitive_numeric() || column.str().is_ok_and(percentages)
 }
 
@@ -189,10 +192,11 @@ mod tests {
         let numbers: Vec<i64> = (0..40).collect();
         let names: Vec<String> = numbers.iter().map(|n| format!("<{n}>")).collect();
         let shares: Vec<String> = numbers.iter().map(|n| format!("{n}.5 %")).collect();
-        let html = table(&df!("name" => names, "count" => numbers, "share" => shares).unwrap()).0;
+        let empty = vec![None::<&str>; 40];
+        let html = table(&df!("name" => names, "count" => numbers, "share" => shares, "note" => empty).unwrap()).0;
         assert!(html.contains("rows 15 to 40 of 40"));
         assert!(html.contains("text-align:right\">39<") && html.contains("text-align:right\">39.5 %<"));
-        assert!(html.contains("text-align:left\">&lt;39&gt;<"));
+        assert!(html.contains("text-align:left\">&lt;39&gt;<") && html.contains("text-align:left\">note<"));
         assert!(html.contains("&lt;7&gt;") && !html.contains("<7>"));
     }
 
