@@ -8,6 +8,7 @@ mod converter;
 mod corpus;
 mod kernels;
 mod optimizer;
+mod products;
 mod sampling;
 mod sizes;
 mod tokenizer;
@@ -18,6 +19,7 @@ use criterion::{criterion_group, criterion_main};
 criterion_group!(
     all,
     kernels::bench,
+    products::bench,
     optimizer::bench,
     training_step::bench,
     sampling::bench,
