@@ -121,6 +121,9 @@ pub struct SweepArgs {
     /// Seeds of the adapter, the batches and dropout.
     #[arg(long, value_name = "S,…", value_delimiter = ',')]
     pub seeds: Vec<u64>,
+    /// Measure every point's adapter on the experiment's benchmark as well; no setting is ranked by it.
+    #[arg(long)]
+    pub bench: bool,
     /// Where the sweep goes; one that lies there goes on [default: the run's folder with -sweep].
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,

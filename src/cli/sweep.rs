@@ -38,7 +38,7 @@ fn this(arguments: &[&str]) -> Result<Vec<String>> {
 
 /// Plans and runs a sweep, here or on Slurm.
 pub fn run(args: &SweepArgs, experiment: &Experiment) -> Result<()> {
-    let sweep = sweep::plan(experiment, &args.grid(), &args.folder(experiment))?;
+    let sweep = sweep::plan(experiment, &args.grid(), args.bench, &args.folder(experiment))?;
     let runner = Runner { command: this(&["sweep", "--point"])?, jobs: args.jobs, retries: args.retries };
     if args.slurm {
         let job = sweep::submit(&sweep, &runner, &this(&["sweep", "--report"])?)?;
@@ -54,7 +54,7 @@ pub fn run(args: &SweepArgs, experiment: &Experiment) -> Result<()> {
 pub fn report(sweep: &Sweep) -> Result<()> {
     let record = sweep.report()?;
     show::sweep(&record);
-    println!("table and figure: {}\n", sweep.folder().display());
+    println!("table and figures: {}\n", sweep.folder().display());
     if record.failed.is_empty() {
         return Ok(());
     }

@@ -8,7 +8,9 @@ use std::time::Instant;
 use candle_core::Device;
 
 use crate::artifact;
-use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, compare, html_page, markdown, v1_result};
+use crate::bench::report::{
+    CheckpointResult, EvaluationRecord, Protocol, SelfTest, compare, html_page, markdown, v1_result,
+};
 use crate::bench::run::{Attempt, AttemptLog, Measured, attempts};
 use crate::bench::samples;
 use crate::bench::self_test::self_test;
@@ -56,8 +58,7 @@ struct Subject {
 /// [`Error::Invalid`] when the self-test fails; whatever loading, sampling and the sandbox return.
 pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let config = &exp.config.bench;
-    let benchmark = exp.path(&config.benchmark);
-    let tasks = tasks::load(&benchmark)?;
+    let tasks = tasks::load(&exp.path(&config.benchmark))?;
     let (base_inputs, all_inputs) = inputs(exp)?;
     let record_file = exp.record_file("evaluation");
     if exp.force {
@@ -68,12 +69,7 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
         return reopen(exp, &record_file, &all_inputs, tasks);
     }
     let start = Instant::now();
-    let sandbox = Sandbox::new(Limits::seconds(config.time_limit_s))?;
-    let self_test = self_test(&tasks, &sandbox)?;
-    if !self_test.faults.is_empty() {
-        let what = format!("{}: the harness misjudges {}", benchmark.display(), self_test.faults.join(", "));
-        return Err(Error::invalid(what, "correct the tests or the solutions of these tasks, or raise time_limit_s"));
-    }
+    let (sandbox, self_test) = judge(exp, &tasks)?;
     let (tokenizer, base) = base_model::open(exp)?;
     let (device, _) = device::open(config.compute.unwrap_or_default())?;
     let before = Subject { name: "base", file: "before", model: base.model_on(&device)?, inputs: base_inputs };
@@ -114,6 +110,34 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let evaluation = Evaluation { record, tasks, before, after };
     write_report(exp, &evaluation)?;
     Ok(evaluation)
+}
+
+/// Measures the adapted model alone, by the experiment's protocol and with its seed. The attempts stay in the run's folder.
+///
+/// # Errors
+/// As [`run`].
+pub fn adapted_alone(exp: &Experiment) -> Result<CheckpointResult> {
+    let config = &exp.config.bench;
+    let tasks = tasks::load(&exp.path(&config.benchmark))?;
+    let (_, inputs) = inputs(exp)?;
+    let (sandbox, _) = judge(exp, &tasks)?;
+    let (tokenizer, base) = base_model::open(exp)?;
+    let (device, _) = device::open(config.compute.unwrap_or_default())?;
+    let subject = Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base, &device)?, inputs };
+    let measured = measure(exp, &subject, subject.file, &tokenizer, &tasks, config, exp.config.seed, &sandbox)?;
+    Ok(CheckpointResult::new(subject.name, &tasks, &measured, exp.config.seed))
+}
+
+/// The sandbox, after it has judged solutions that are known to be right and known to be wrong.
+fn judge(exp: &Experiment, tasks: &[Task]) -> Result<(Sandbox, SelfTest)> {
+    let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
+    let self_test = self_test(tasks, &sandbox)?;
+    if !self_test.faults.is_empty() {
+        let benchmark = exp.path(&exp.config.bench.benchmark);
+        let what = format!("{}: the harness misjudges {}", benchmark.display(), self_test.faults.join(", "));
+        return Err(Error::invalid(what, "correct the tests or the solutions of these tasks, or raise time_limit_s"));
+    }
+    Ok((sandbox, self_test))
 }
 
 /// Writes the page `report.html` and its tables as `report.md` into the run's folder; runs no model. Returns the files.

@@ -1,6 +1,7 @@
 //! Every phase in order, and the figures and the table at the end.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -18,8 +19,10 @@ use crate::phases::decisions::{self, Decisions};
 use crate::phases::evaluation::{self, Evaluation};
 use crate::phases::lora::{self, Lora, LoraRecord};
 use crate::phases::memorise::MemoriseRecord;
+use crate::phases::sweep;
 use crate::phases::training::{self, Training};
 use crate::train::metrics::TrainingRecord;
+use crate::train::sweep::SweepRecord;
 
 /// What the whole walk leaves behind.
 pub struct Walk {
@@ -73,7 +76,10 @@ fn timed<T>(
 /// When a record cannot be read or a figure cannot be drawn.
 pub fn figures(exp: &Experiment) -> Result<usize> {
     for name in ["data", "base", "twins", "lora", "memorise", "training", "evaluation", "decisions"] {
-        publish(exp, name)?;
+        publish(exp, name, &exp.record_file(name))?;
+    }
+    for (name, file) in sweep::records(exp) {
+        publish(exp, &name, &file)?;
     }
     let mut charts = Vec::new();
     charts.extend(of_record(exp, "twins", figures::twins::all)?);
@@ -83,6 +89,9 @@ pub fn figures(exp: &Experiment) -> Result<usize> {
     charts.extend(of_record(exp, "memorise", |record: &MemoriseRecord| vec![record.chart()])?);
     charts.extend(of_record(exp, "training", |record: &TrainingRecord| figures::training::all(record))?);
     charts.extend(of_record(exp, "evaluation", |record: &EvaluationRecord| figures::evaluation::all(record))?);
+    for name in published_sweeps(exp) {
+        charts.extend(of_record(exp, &name, |record: &SweepRecord| figures::sweep::all(record, &name))?);
+    }
     let figures: Vec<Figure> = charts.iter().map(figures::draw).collect::<Result<_>>()?;
     let folder = exp.path(&exp.config.paths.figures);
     for figure in &figures {
@@ -92,12 +101,21 @@ pub fn figures(exp: &Experiment) -> Result<usize> {
     Ok(figures.len())
 }
 
-fn publish(exp: &Experiment, name: &str) -> Result<()> {
-    let file = exp.record_file(name);
+/// Names of the sweeps whose records lie beside the figures.
+fn published_sweeps(exp: &Experiment) -> Vec<String> {
+    let folder = exp.published_record("sweep");
+    let entries = folder.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(String::from));
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("sweep")).collect();
+    names.sort();
+    names
+}
+
+fn publish(exp: &Experiment, name: &str, file: &Path) -> Result<()> {
     if !file.is_file() {
         return Ok(());
     }
-    let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
+    let bytes = fs::read(file).map_err(Error::io("read", file))?;
     artifact::write_atomic(&exp.published_record(name), |writer| writer.write_all(&bytes))
 }
 

@@ -85,7 +85,8 @@ impl Setting {
         format!("r {} · lr {:e} · {} · {}", self.rank, self.lr, self.targets, self.samples_name())
     }
 
-    fn samples_name(&self) -> String {
+    /// The number of samples, or `all`.
+    pub fn samples_name(&self) -> String {
         if self.samples == 0 { "all".into() } else { self.samples.to_string() }
     }
 }
@@ -139,16 +140,19 @@ pub struct PointResult {
     pub syntax_valid_rate: Option<f64>,
     /// Share of its completions that collapsed.
     pub collapse_rate: Option<f64>,
+    /// pass@1 on the experiment's benchmark, where the sweep measures it.
+    #[serde(default)]
+    pub benchmark: Option<f64>,
     /// Wall time of the training in seconds.
     pub seconds: f64,
 }
 
 impl PointResult {
-    /// What a training run says about its point.
+    /// What a training run says about its point, and its pass@1 on the benchmark where that was measured.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the record holds no evaluation.
-    pub fn new(point: Point, digest: String, record: &TrainingRecord) -> Result<Self> {
+    pub fn new(point: Point, digest: String, record: &TrainingRecord, benchmark: Option<f64>) -> Result<Self> {
         let (Some(first), Some(kept)) = (record.evaluations.first(), record.kept_evaluation()) else {
             return Err(Error::invalid("the run was never evaluated", "lower eval_every below its number of steps"));
         };
@@ -164,6 +168,7 @@ impl PointResult {
             pass_rate: generated.map(|check| check.pass_rate),
             syntax_valid_rate: generated.map(|check| check.syntax_valid_rate),
             collapse_rate: generated.map(|check| check.collapse_rate),
+            benchmark,
             seconds: record.seconds,
         })
     }
@@ -215,6 +220,9 @@ pub struct SettingRow {
     pub pass_rate: Option<Spread>,
     /// Share of completions that parse.
     pub syntax_valid_rate: Option<Spread>,
+    /// pass@1 on the benchmark, where it was measured. No setting is ranked by it.
+    #[serde(default)]
+    pub benchmark: Option<Spread>,
     /// Mean wall time of a run in seconds.
     pub seconds: f64,
 }
@@ -241,6 +249,9 @@ pub struct SweepRecord {
     pub planned: usize,
     /// Validation loss before training, in nats/token.
     pub loss_before: f64,
+    /// pass@1 of the base on the benchmark, where the experiment's own run has measured it.
+    #[serde(default)]
+    pub benchmark_before: Option<f64>,
     /// One row a setting: highest mean pass rate first, then lowest mean loss, as checkpoints are chosen.
     pub rows: Vec<SettingRow>,
     /// What did not end.
@@ -262,6 +273,7 @@ impl SweepRecord {
             digest: digest.into(),
             planned: results.len() + failed.len(),
             loss_before: results.first().map_or(f64::NAN, |result| result.loss_before),
+            benchmark_before: None,
             rows,
             failed,
         }
@@ -269,8 +281,19 @@ impl SweepRecord {
 
     /// The table: a header and one row a setting.
     pub fn table(&self) -> Vec<Vec<String>> {
-        let header =
-            ["rank", "lr", "targets", "samples", "seeds", "trainable", "validation loss", "passes", "parses", "s"];
+        let header = [
+            "rank",
+            "lr",
+            "targets",
+            "samples",
+            "seeds",
+            "trainable",
+            "validation loss",
+            "passes",
+            "parses",
+            "benchmark",
+            "s",
+        ];
         let mut rows = vec![header.map(String::from).to_vec()];
         let share = |spread: Option<Spread>| spread.map_or("–".into(), |s| shown(&s, 100.0, 0) + " %");
         rows.extend(self.rows.iter().map(|row| {
@@ -284,6 +307,7 @@ impl SweepRecord {
                 shown(&row.loss, 1.0, 4),
                 share(row.pass_rate),
                 share(row.syntax_valid_rate),
+                share(row.benchmark),
                 format!("{:.0}", row.seconds),
             ]
         }));
@@ -312,6 +336,7 @@ fn row(runs: &[&PointResult]) -> Option<SettingRow> {
         loss: over(|run| Some(run.loss))?,
         pass_rate: over(|run| run.pass_rate),
         syntax_valid_rate: over(|run| run.syntax_valid_rate),
+        benchmark: over(|run| run.benchmark),
         seconds: over(|run| Some(run.seconds))?.mean,
     })
 }
@@ -333,6 +358,7 @@ mod tests {
             pass_rate: Some(pass_rate),
             syntax_valid_rate: None,
             collapse_rate: None,
+            benchmark: None,
             seconds: 3.0,
         }
     }

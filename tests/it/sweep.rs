@@ -25,7 +25,7 @@ fn a_sweep_separates_settings_from_seeds_and_goes_on_where_it_stood() {
     let output = folder.path().join("sweep");
     let sweep = |rank: &str| {
         let arguments = ["sweep", "--experiment", file.to_str().unwrap(), "--rank", rank, "--seeds", "1,2"];
-        codelora(&arguments).args(["--jobs", "2", "--output"]).arg(&output).output().unwrap()
+        codelora(&arguments).args(["--jobs", "2", "--bench", "--output"]).arg(&output).output().unwrap()
     };
     // A rank of 64 does not fit a matrix of 32: those points fail, twice each, and the others are reported.
     let first = sweep("2,64");
@@ -37,7 +37,8 @@ fn a_sweep_separates_settings_from_seeds_and_goes_on_where_it_stood() {
     assert_eq!(found.rows[0].seeds, [1, 2]);
     let loss = found.rows[0].loss;
     assert!(loss.low < loss.high && loss.deviation.is_some(), "two seeds gave the same run: {loss:?}");
-    for name in ["table.md", "sweep-validation.svg", "sweep-validation.png"] {
+    assert!(found.rows[0].benchmark.is_some_and(|rate| rate.low >= 0.0 && rate.high <= 1.0), "{:?}", found.rows[0]);
+    for name in ["table.md", "sweep-validation.svg", "sweep-validation.png", "sweep-benchmark.svg"] {
         assert!(output.join(name).is_file(), "{name}");
     }
 

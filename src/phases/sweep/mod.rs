@@ -16,10 +16,12 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
+use crate::bench::report::EvaluationRecord;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, Phase};
 use crate::figures;
-use crate::phases::{data_collection, training};
+use crate::figures::chart::Chart;
+use crate::phases::{data_collection, evaluation, training};
 use crate::progress::Progress;
 use crate::train::sweep::{Failure, Grid, Point, PointResult, SweepRecord};
 
@@ -27,6 +29,24 @@ pub use slurm::{Submitted, submit};
 
 /// Where the points of a sweep are listed, in its folder.
 const PLAN: &str = "sweep.json";
+
+/// What they found, likewise.
+const RECORD: &str = "record.json";
+
+/// The sweeps of an experiment that have a record: `(name, file)`. A sweep is the experiment's when its folder's name is that
+/// of the run and `-sweep` or `-sweep-…`; its name is the part from `sweep` on.
+pub fn records(exp: &Experiment) -> Vec<(String, PathBuf)> {
+    let run = exp.path(&exp.config.paths.run);
+    let prefix = format!("{}-", run.file_name().unwrap_or_default().to_string_lossy());
+    let beside = run.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let named = beside.filter_map(|entry| {
+        let name = entry.file_name().to_str()?.strip_prefix(&prefix)?.to_string();
+        (name == "sweep" || name.starts_with("sweep-")).then(|| (name, entry.path().join(RECORD)))
+    });
+    let mut found: Vec<_> = named.filter(|(_, file)| file.is_file()).collect();
+    found.sort();
+    found
+}
 
 /// A sweep, planned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,8 +57,11 @@ pub struct Sweep {
     external: PathBuf,
     /// Name of the experiment.
     name: String,
-    /// Digest of the experiment's sections that training depends on.
+    /// Digest of the experiment's sections that a point depends on.
     digest: String,
+    /// Whether every point's adapter is measured on the experiment's benchmark.
+    #[serde(default)]
+    bench: bool,
     /// The points, in the order of the grid.
     points: Vec<Point>,
     /// The sweep's own folder.
@@ -52,7 +75,14 @@ struct Settings {
     experiment: PathBuf,
     external: PathBuf,
     digest: String,
+    #[serde(default)]
+    bench: bool,
     point: Point,
+}
+
+/// Digest of what a point depends on: of the benchmark as well when that is measured.
+fn digest(exp: &Experiment, bench: bool) -> String {
+    exp.digest(if bench { Phase::Evaluation } else { Phase::Training })
 }
 
 /// How the points are run.
@@ -66,18 +96,20 @@ pub struct Runner {
     pub retries: usize,
 }
 
-/// Plans a sweep in `folder` and collects the samples that all points share. Points that have ended stay.
+/// Plans a sweep in `folder` and collects the samples that all points share. With `bench`, every point's adapter is measured
+/// on the experiment's benchmark as well. Points that have ended stay.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an impossible grid; [`Error::Mismatch`] when the folder holds a sweep of another experiment
 /// (under `force` that one is replaced); those of phase 1.
-pub fn plan(exp: &Experiment, grid: &Grid, folder: &Path) -> Result<Sweep> {
+pub fn plan(exp: &Experiment, grid: &Grid, bench: bool, folder: &Path) -> Result<Sweep> {
     let folder = exp.path(folder);
     let sweep = Sweep {
         experiment: exp.file.clone(),
         external: exp.external.clone(),
         name: exp.config.name.clone(),
-        digest: exp.digest(Phase::Training),
+        digest: digest(exp, bench),
+        bench,
         points: grid.points(exp)?,
         folder: folder.clone(),
     };
@@ -101,6 +133,7 @@ pub fn plan(exp: &Experiment, grid: &Grid, folder: &Path) -> Result<Sweep> {
             experiment: sweep.experiment.clone(),
             external: sweep.external.clone(),
             digest: sweep.digest.clone(),
+            bench,
             point: point.clone(),
         };
         artifact::write_json(&sweep.point_folder(point).join("settings.json"), &settings)?;
@@ -125,7 +158,7 @@ pub fn open(folder: &Path) -> Result<Sweep> {
 pub fn run_point(folder: &Path) -> Result<PointResult> {
     let settings: Settings = artifact::read_json(&folder.join("settings.json"))?;
     let exp = Experiment::open(&settings.experiment)?.with_external(&settings.external);
-    let digest = exp.digest(Phase::Training);
+    let digest = digest(&exp, settings.bench);
     if digest != settings.digest {
         return Err(Error::Mismatch {
             what: format!("digest of {}", settings.experiment.display()),
@@ -135,8 +168,11 @@ pub fn run_point(folder: &Path) -> Result<PointResult> {
         });
     }
     let folder = folder.canonicalize().map_err(Error::io("read", folder))?;
-    let training = training::run(&settings.point.apply(exp, &folder))?;
-    let result = PointResult::new(settings.point, digest, &training.record)?;
+    let exp = settings.point.apply(exp, &folder);
+    let training = training::run(&exp)?;
+    let measured = settings.bench.then(|| evaluation::adapted_alone(&exp)).transpose()?;
+    let benchmark = measured.map(|result| result.pass_at_1.estimate);
+    let result = PointResult::new(settings.point, digest, &training.record, benchmark)?;
     artifact::write_json(&folder.join("point.json"), &result)?;
     Ok(result)
 }
@@ -216,11 +252,25 @@ impl Sweep {
                 format!("the logs are in {}", self.folder.join("points").display()),
             ));
         }
-        let record = SweepRecord::new(&self.name, &self.digest, &results, failed);
-        artifact::write_json(&self.folder.join("record.json"), &record)?;
-        artifact::write_atomic(&self.folder.join("table.md"), |writer| write_table(writer, &record))?;
-        figures::draw(&figures::sweep::validation(&record))?.save(&self.folder)?;
+        let mut record = SweepRecord::new(&self.name, &self.digest, &results, failed);
+        record.benchmark_before = self.benchmark_before()?;
+        artifact::write_json(&self.folder.join(RECORD), &record)?;
+        let charts = figures::sweep::all(&record, "sweep");
+        artifact::write_atomic(&self.folder.join("table.md"), |writer| write_table(writer, &record, &charts))?;
+        for chart in &charts {
+            figures::draw(chart)?.save(&self.folder)?;
+        }
         Ok(record)
+    }
+
+    /// pass@1 of the base, when the points are measured and the experiment's own run has measured it by the same protocol.
+    fn benchmark_before(&self) -> Result<Option<f64>> {
+        let file = Experiment::open(&self.experiment)?.record_file("evaluation");
+        if !self.bench || !file.is_file() {
+            return Ok(None);
+        }
+        let record: EvaluationRecord = artifact::read_json(&file)?;
+        Ok((record.digest == self.digest).then_some(record.before.pass_at_1.estimate))
     }
 }
 
@@ -261,7 +311,7 @@ fn failure(point: &Point, folder: &Path) -> Failure {
     }
 }
 
-fn write_table(writer: &mut dyn Write, record: &SweepRecord) -> std::io::Result<()> {
+fn write_table(writer: &mut dyn Write, record: &SweepRecord, charts: &[Chart]) -> std::io::Result<()> {
     writeln!(writer, "# Sweep of {}\n", record.experiment)?;
     writeln!(
         writer,
@@ -277,5 +327,5 @@ fn write_table(writer: &mut dyn Write, record: &SweepRecord) -> std::io::Result<
     for failure in &record.failed {
         writeln!(writer, "\nFailed after {} attempts: {}: {}", failure.attempts, failure.point, failure.reason)?;
     }
-    writeln!(writer, "\n![Which settings matter more than the seed?](sweep-validation.svg)")
+    charts.iter().try_for_each(|chart| writeln!(writer, "\n![{}]({}.svg)", chart.title, chart.name))
 }
