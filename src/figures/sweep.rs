@@ -16,7 +16,10 @@ fn validation(record: &SweepRecord, name: &str) -> Chart {
     let rows: Vec<&SettingRow> = record.rows.iter().take(MOST_ROWS).collect();
     Chart {
         name: format!("{name}-validation"),
-        title: "Which settings matter more than the seed?".into(),
+        title: match the_one(record) {
+            Some(part) => format!("Does {part} matter more than the seed?"),
+            None => "Which settings matter more than the seed?".into(),
+        },
         caption: format!(
             "Validation loss of the kept step. A bar is the mean over seeds, the line on it runs from the lowest to the highest seed; the dashed line is the base before training. Settings whose lines overlap are not told apart by these seeds. Best first, by share of validation tasks solved and then by loss.{}{}",
             common(record),
@@ -49,7 +52,10 @@ fn benchmark(record: &SweepRecord, name: &str) -> Option<Chart> {
     let base = record.benchmark_before.map(|rate| (rate, format!("base {:.0} %", 100.0 * rate)));
     Some(Chart {
         name: format!("{name}-benchmark"),
-        title: "What does each setting solve of the benchmark?".into(),
+        title: match the_one(record) {
+            Some(part) => format!("What is {part} worth on the benchmark?"),
+            None => "What does each setting solve of the benchmark?".into(),
+        },
         caption: format!(
             "pass@1 on the benchmark. A bar is the mean over seeds, the line on it runs from the lowest to the highest seed; the dashed line is the base before training. What another choice of tasks would change is not in these lines, and is more. No setting was chosen by this.{}{}",
             common(record),
@@ -81,6 +87,13 @@ fn parts(setting: &Setting) -> [String; 4] {
 fn varying(record: &SweepRecord) -> [bool; 4] {
     let all: Vec<[String; 4]> = record.rows.iter().map(|row| parts(&row.setting)).collect();
     std::array::from_fn(|part| all.iter().any(|setting| setting[part] != all[0][part]))
+}
+
+/// The part that differs, when it is the only one.
+fn the_one(record: &SweepRecord) -> Option<&'static str> {
+    let names = ["the rank", "the learning rate", "the choice of layers", "the number of samples"];
+    let mut varying = names.into_iter().zip(varying(record)).filter_map(|(name, varies)| varies.then_some(name));
+    varying.next().filter(|_| varying.next().is_none())
 }
 
 /// A label for each row: the parts that differ within the sweep, or all of a single setting's.
@@ -152,6 +165,7 @@ mod tests {
         let charts = all(&record(vec![row(8, 0, None), row(2, 0, None)]), "sweep-rank");
         assert_eq!(charts.len(), 1, "no benchmark was measured");
         assert_eq!(bars(&charts[0]).labels, ["rank 8", "rank 2"]);
+        assert_eq!(charts[0].title, "Does the rank matter more than the seed?");
         assert!(charts[0].caption.ends_with("In common: lr 1e-3, attention, all samples."), "{}", charts[0].caption);
         let single = all(&record(vec![row(8, 50, None)]), "sweep");
         assert_eq!(bars(&single[0]).labels, ["rank 8 · lr 1e-3 · attention · 50 samples"]);
@@ -163,6 +177,7 @@ mod tests {
         let charts = all(&record(rows), "sweep-samples");
         let [_, chart] = charts.as_slice() else { panic!("{charts:?}") };
         assert_eq!(chart.name, "sweep-samples-benchmark");
+        assert_eq!(chart.title, "What is the number of samples worth on the benchmark?");
         let bars = bars(chart);
         assert_eq!(bars.labels, ["50 samples", "400 samples", "all samples"]);
         let means: Vec<f64> = bars.groups[0].1.iter().map(|mean| (100.0 * mean).round()).collect();

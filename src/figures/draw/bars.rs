@@ -120,12 +120,18 @@ pub(super) fn draw<DB: DrawingBackend>(bars: &Bars, area: &Area<DB>, scale: u32)
         let anchor = text(13, scale).color(&REFERENCE).pos(Pos::new(HPos::Center, VPos::Bottom));
         chart.draw_series([Text::new(label.clone(), (*x, rows as f64), anchor)])?;
     }
-    // Values last, so that no line strikes them through.
-    let gap = 6 * scale as i32;
-    chart.draw_series(
-        values_shown
-            .into_iter()
-            .map(|(shown, x, y)| EmptyElement::at((x, y)) + Text::new(shown, (gap, 0), after.clone())),
-    )?;
+    // Values last, and on white where a reference line would strike them through.
+    let (gap, half) = (6 * scale as i32, 8 * scale as i32);
+    for (shown, x, y) in values_shown {
+        let from = chart.backend_coord(&(x, y)).0 + gap;
+        // Digits are narrower than the average letter.
+        let wide = (width(&shown, small) * scale * 3 / 4) as i32;
+        let crosses = |line: f64| (from - gap..from + wide).contains(&chart.backend_coord(&(line, y)).0);
+        if bars.references.iter().any(|(line, _)| crosses(*line)) {
+            let ground = Rectangle::new([(gap / 2, -half), (gap + wide, half)], WHITE.filled());
+            chart.draw_series([EmptyElement::at((x, y)) + ground])?;
+        }
+        chart.draw_series([EmptyElement::at((x, y)) + Text::new(shown, (gap, 0), after.clone())])?;
+    }
     Ok(())
 }
