@@ -60,7 +60,9 @@ pub enum Verb {
     #[command(after_help = "Example:\n  codelora figures")]
     Figures(Common),
     /// Set up Jupyter with a Rust kernel under the project and open the notebooks.
-    #[command(after_help = "Examples:\n  codelora lab\n  codelora lab --execute 1 4")]
+    #[command(
+        after_help = "Examples:\n  codelora lab\n  codelora lab --execute 1 4\n  codelora lab --experiment data/experiments/v2.toml"
+    )]
     Lab(LabArgs),
     /// Write the adapter, the base or the merged model for other tools.
     #[command(
@@ -147,6 +149,12 @@ pub struct SweepArgs {
 /// Arguments of `lab`.
 #[derive(Args)]
 pub struct LabArgs {
+    /// Walk this experiment, in copies of the notebooks under notebooks/own; one that is there keeps what was written into it.
+    #[arg(long, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
+    /// Folder with HumanEval.jsonl and mbpp.jsonl, for an experiment that needs them.
+    #[arg(long, value_name = "DIR", requires = "experiment")]
+    pub external: Option<PathBuf>,
     /// Execute notebooks headless, in order, and save them; all, or those with these numbers.
     #[arg(long, value_name = "N", num_args = 0..)]
     pub execute: Option<Vec<usize>>,

@@ -127,6 +127,11 @@ fn run_lab(args: &LabArgs) -> Result<()> {
         lab.doctor();
         return Ok(());
     }
+    // Before the installation, which may take long: a faulty file is told at once.
+    let lab = match &args.experiment {
+        Some(file) => lab.walking(&Experiment::open(file)?.config.name, file, args.external.as_deref())?,
+        None => lab,
+    };
     lab.install()?;
     if let Some(numbers) = &args.execute {
         return Ok(lab::execute(&lab, numbers)?);

@@ -42,7 +42,7 @@ pub fn check(lab: &Lab, numbers: &[usize]) -> Result<()> {
 
 fn script(lab: &Lab, notebook: &Path) -> Command {
     let mut command = Command::new(lab.python());
-    command.args(["-c", SCRIPT]).arg(notebook).arg(&lab.root).current_dir(lab.notebooks());
+    command.args(["-c", SCRIPT]).arg(notebook).arg(&lab.root).current_dir(&lab.chapters);
     lab.isolate(&mut command);
     command
 }
@@ -58,9 +58,10 @@ pub fn html(lab: &Lab) -> Result<()> {
     run(&mut command, "render the notebooks")
 }
 
-fn select(lab: &Lab, numbers: &[usize]) -> Result<Vec<PathBuf>> {
-    let folder = lab.notebooks();
-    let entries = std::fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
+/// The notebooks with these numbers, in order; all when empty.
+pub(super) fn select(lab: &Lab, numbers: &[usize]) -> Result<Vec<PathBuf>> {
+    let folder = &lab.chapters;
+    let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     found.retain(|path| path.extension().is_some_and(|extension| extension == "ipynb"));
     found.sort();

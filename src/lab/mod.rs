@@ -7,6 +7,7 @@ mod execute;
 mod install;
 mod kernel;
 mod library;
+mod own;
 mod reading;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub use kernel::launch;
 pub struct Lab {
     /// The project's root.
     pub root: PathBuf,
+    /// Where the notebooks lie that are opened and executed.
+    chapters: PathBuf,
 }
 
 impl Lab {
@@ -30,7 +33,7 @@ impl Lab {
     /// # Errors
     /// When `root` holds no notebooks.
     pub fn at(root: &Path) -> Result<Self> {
-        let lab = Self { root: root.to_path_buf() };
+        let lab = Self { root: root.to_path_buf(), chapters: root.join("notebooks") };
         if !lab.notebooks().join("kit/Cargo.toml").is_file() {
             return Err(Error::invalid(
                 format!("{} holds no notebooks", root.display()),
@@ -38,6 +41,15 @@ impl Lab {
             ));
         }
         Ok(lab)
+    }
+
+    /// The workshop with copies of the notebooks that open the experiment `name` in `file`, with the public datasets in `external`.
+    ///
+    /// # Errors
+    /// As [`own::copies`].
+    pub fn walking(self, name: &str, file: &Path, external: Option<&Path>) -> Result<Self> {
+        let chapters = own::copies(&self.root, &execute::select(&self, &[])?, name, file, external)?;
+        Ok(Self { chapters, ..self })
     }
 
     fn notebooks(&self) -> PathBuf {
@@ -87,7 +99,7 @@ impl Lab {
         // The file server must reach the runs: the curves of chapter 3 read them while they go on.
         jupyter.arg(format!("--ServerApp.root_dir={}", self.root.display()));
         // As root, as in a container, Jupyter starts only when told that this is meant.
-        jupyter.arg("--allow-root").arg(self.notebooks().join("0-base-model.ipynb"));
+        jupyter.arg("--allow-root").arg(self.chapters.join("0-base-model.ipynb"));
         run(&mut jupyter, "start JupyterLab")
     }
 
