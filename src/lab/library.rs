@@ -5,6 +5,7 @@
 //! what each crate in it declares, and its macros. So a later build of the project takes nothing away from under an open
 //! notebook, and cargo, which compiles the cells, need not know of 270 packages: looking at them took a third of every cell.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use super::{Lab, finished};
 
 /// Beside the copies: which files they are copies of.
 const CONTENTS: &str = "contents";
+
+/// How the variables begin that `cargo run` sets for the program it starts.
+const OF_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// Whether there is a library to compile cells against.
 pub fn is_ready(lab: &Lab) -> bool {
@@ -40,6 +44,13 @@ pub fn build(lab: &Lab) -> Result<()> {
         cargo.args(["--config", "profile.dev.package.codelora.opt-level=3"]);
     } else {
         cargo.arg("--release");
+    }
+    // `cargo run` tells this program of its package, and a build script that watches such a variable (ring's) would run again,
+    // with all that depends on it, whenever the project is built from in here and from outside by turns.
+    let of_package =
+        |name: &OsString| name.to_str().is_some_and(|name| OF_PACKAGE.iter().any(|of| name.starts_with(of)));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_package(name)) {
+        cargo.env_remove(name);
     }
     // The library and the cells share one standard library; told to the compiler here, it leaves the dependencies as they are.
     cargo.args(["--", "-C", "prefer-dynamic"]).current_dir(&lab.root).stdout(Stdio::piped());
