@@ -1,7 +1,7 @@
 //! The figures of a sweep.
 
 use super::chart::{Bars, Chart, Plot};
-use crate::train::sweep::{Setting, SettingRow, SweepRecord};
+use crate::train::sweep::{Setting, SettingRow, Spread, SweepRecord};
 
 /// Settings that fit one figure legibly.
 const MOST_ROWS: usize = 16;
@@ -13,7 +13,7 @@ pub fn all(record: &SweepRecord, name: &str) -> Vec<Chart> {
 
 /// Validation loss by setting, with the range over seeds.
 fn validation(record: &SweepRecord, name: &str) -> Chart {
-    let rows: Vec<&SettingRow> = record.rows.iter().take(MOST_ROWS).collect();
+    let rows: Vec<_> = record.rows.iter().map(|row| (row, row.loss)).take(MOST_ROWS).collect();
     Chart {
         name: format!("{name}-validation"),
         title: match the_one(record) {
@@ -27,11 +27,8 @@ fn validation(record: &SweepRecord, name: &str) -> Chart {
         ),
         plot: Plot::Bars(Bars {
             x: "validation loss (nats/token)".into(),
-            labels: labels(record, &rows),
-            groups: vec![("mean".into(), rows.iter().map(|row| row.loss.mean).collect())],
-            intervals: vec![rows.iter().map(|row| (row.loss.low, row.loss.high)).collect()],
             references: vec![(record.loss_before, format!("base {:.2}", record.loss_before))],
-            ..Bars::default()
+            ..bars(record, rows)
         }),
     }
 }
@@ -48,7 +45,6 @@ fn benchmark(record: &SweepRecord, name: &str) -> Option<Chart> {
         let (a, b) = (&a.setting, &b.setting);
         (a.rank, size(a), &a.targets).cmp(&(b.rank, size(b), &b.targets)).then(a.lr.total_cmp(&b.lr))
     });
-    let settings: Vec<&SettingRow> = rows.iter().map(|(row, _)| *row).collect();
     let base = record.benchmark_before.map(|rate| (rate, format!("base {:.0} %", 100.0 * rate)));
     Some(Chart {
         name: format!("{name}-benchmark"),
@@ -63,14 +59,22 @@ fn benchmark(record: &SweepRecord, name: &str) -> Option<Chart> {
         ),
         plot: Plot::Bars(Bars {
             x: "benchmark samples that pass".into(),
-            labels: labels(record, &settings),
-            groups: vec![("mean".into(), rows.iter().map(|(_, rate)| rate.mean).collect())],
-            intervals: vec![rows.iter().map(|(_, rate)| (rate.low, rate.high)).collect()],
             references: base.into_iter().collect(),
             percent: true,
-            ..Bars::default()
+            ..bars(record, rows)
         }),
     })
+}
+
+/// A bar a setting: the mean over its seeds, and their range.
+fn bars(record: &SweepRecord, rows: Vec<(&SettingRow, Spread)>) -> Bars {
+    let (settings, spreads): (Vec<&SettingRow>, Vec<Spread>) = rows.into_iter().unzip();
+    Bars {
+        labels: labels(record, &settings),
+        groups: vec![("mean".into(), spreads.iter().map(|spread| spread.mean).collect())],
+        intervals: vec![spreads.iter().map(|spread| (spread.low, spread.high)).collect()],
+        ..Bars::default()
+    }
 }
 
 /// What a setting's label says, part by part.
@@ -127,7 +131,6 @@ fn left_out(record: &SweepRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::sweep::Spread;
 
     fn row(rank: usize, samples: usize, rate: Option<f64>) -> SettingRow {
         let spread = |value: f64| Spread::over(&[value, value + 0.1]).unwrap();
@@ -155,7 +158,7 @@ mod tests {
         }
     }
 
-    fn bars(chart: &Chart) -> &Bars {
+    fn drawn(chart: &Chart) -> &Bars {
         let Plot::Bars(bars) = &chart.plot else { panic!("{}", chart.name) };
         bars
     }
@@ -164,11 +167,11 @@ mod tests {
     fn labels_say_what_varies_and_the_caption_what_does_not() {
         let charts = all(&record(vec![row(8, 0, None), row(2, 0, None)]), "sweep-rank");
         assert_eq!(charts.len(), 1, "no benchmark was measured");
-        assert_eq!(bars(&charts[0]).labels, ["rank 8", "rank 2"]);
+        assert_eq!(drawn(&charts[0]).labels, ["rank 8", "rank 2"]);
         assert_eq!(charts[0].title, "Does the rank matter more than the seed?");
         assert!(charts[0].caption.ends_with("In common: lr 1e-3, attention, all samples."), "{}", charts[0].caption);
         let single = all(&record(vec![row(8, 50, None)]), "sweep");
-        assert_eq!(bars(&single[0]).labels, ["rank 8 · lr 1e-3 · attention · 50 samples"]);
+        assert_eq!(drawn(&single[0]).labels, ["rank 8 · lr 1e-3 · attention · 50 samples"]);
     }
 
     #[test]
@@ -178,7 +181,7 @@ mod tests {
         let [_, chart] = charts.as_slice() else { panic!("{charts:?}") };
         assert_eq!(chart.name, "sweep-samples-benchmark");
         assert_eq!(chart.title, "What is the number of samples worth on the benchmark?");
-        let bars = bars(chart);
+        let bars = drawn(chart);
         assert_eq!(bars.labels, ["50 samples", "400 samples", "all samples"]);
         let means: Vec<f64> = bars.groups[0].1.iter().map(|mean| (100.0 * mean).round()).collect();
         assert_eq!(means, [65.0, 45.0, 75.0]);

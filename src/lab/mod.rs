@@ -1,6 +1,7 @@
 //! The notebook workshop: a private Jupyter with a Rust kernel, under the project and nowhere else.
 //!
-//! Everything lives in two ignored folders: `.venv` (JupyterLab) and `.lab` (the kernel, its settings, and the library that cells are compiled against).
+//! Everything lives in two ignored folders: `.venv` (JupyterLab) and `.lab` (the kernel, its settings, and the library that
+//! cells are compiled against).
 //! Nothing in the user's home changes.
 
 mod execute;
