@@ -1,6 +1,7 @@
 //! The batch in motion: prompts are read, samples are written side by side, finished ones leave, new ones join.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc;
 
 use candle_core::Tensor;
 use rand::rngs::StdRng;
@@ -17,7 +18,7 @@ use crate::model::transformer::Transformer;
 use crate::seed::rng;
 use crate::tokenizer::Tokenizer;
 
-/// Rows written side by side on the CPU: more no longer fit its caches.
+/// Rows that a core writes side by side: more no longer fit its caches.
 const CPU_ROWS: usize = 64;
 /// Rows written side by side on a GPU, where a step costs the same for few and many.
 const GPU_ROWS: usize = 512;
@@ -54,6 +55,9 @@ struct Writer<'a> {
 }
 
 /// Writes all completions and returns the number of tokens written.
+///
+/// On the CPU every core writes rows of its own from first to last: a step of a small model is a hundred short operations,
+/// and threads that share each of them wait for one another. Who writes what does not depend on time.
 pub(super) fn run(
     model: &Transformer,
     tokenizer: &Tokenizer,
@@ -61,8 +65,6 @@ pub(super) fn run(
     sampling: &Sampling,
     mut sink: impl FnMut(usize, Completion) -> Result<()>,
 ) -> Result<usize> {
-    let most = if model.device().is_cpu() { CPU_ROWS } else { GPU_ROWS };
-    let limit = model.config().max_seq_length;
     if tokenizer.vocabulary() > model.config().vocab_size {
         return Err(Error::Mismatch {
             what: "tokens of the tokenizer and rows of the embedding".into(),
@@ -73,70 +75,52 @@ pub(super) fn run(
     }
     let ids = 0..tokenizer.vocabulary() as u32;
     let pieces = ids.map(|id| tokenizer.decode(&[id])).collect::<Result<Vec<_>>>()?;
+    let (limit, cached) = (model.config().max_seq_length, model.config().attention == Attention::Causal);
     let writer = Writer { model, tokenizer, sampling, pieces, limit };
-    let mut waiting: VecDeque<Group> = groups(tokenizer, requests, most)?.into();
+    let cpu = model.device().is_cpu();
+    let workers = if cpu && cached { rayon::current_num_threads().min(requests.len()).max(1) } else { 1 };
+    let most = match (cached, cpu) {
+        // The full pass re-reads everything at each step; its rows must have one length, so one prompt at a time.
+        (false, _) => 1,
+        (true, true) => CPU_ROWS.min(requests.len().div_ceil(workers)).max(1),
+        (true, false) => GPU_ROWS,
+    };
+    let mut shares: Vec<VecDeque<Group>> = (0..workers).map(|_| VecDeque::new()).collect();
+    let groups = groups(tokenizer, requests, if cached { most } else { CPU_ROWS })?;
+    groups.into_iter().enumerate().for_each(|(index, group)| shares[index % workers].push_back(group));
     let mut tokens = 0;
     let mut deliver = |row: Row| -> Result<()> {
         tokens += row.ids.len() - row.prompt;
         let (request, completion) = writer.complete(row)?;
         sink(request, completion)
     };
-    // The full pass re-reads everything at each step; its rows must have one length, so one prompt at a time.
-    let cached = model.config().attention == Attention::Causal;
-    let mut rows: Vec<Row> = Vec::new();
-    let mut cache = KvCache::new(model.config());
-    loop {
-        let mut caches = Vec::new();
-        while let Some(group) = waiting.front() {
-            let room = if cached { most } else { 1 };
-            if !rows.is_empty() && rows.len() + group.requests.len() > room {
-                break;
-            }
-            let Some(group) = waiting.pop_front() else { break };
-            let (started, read) = writer.start(group, requests, cached)?;
-            let mut alive = 0;
-            for row in started {
-                if row.finish.is_some() {
-                    deliver(row)?;
-                } else {
-                    rows.push(row);
-                    alive += 1;
-                }
-            }
-            if let (Some(mut read), true) = (read, alive > 0) {
-                read.expand(alive)?;
-                caches.push(read);
-            }
-        }
-        if rows.is_empty() {
-            break;
-        }
-        if !caches.is_empty() {
-            caches.insert(0, cache);
-            cache = KvCache::join(caches)?;
-        }
-        writer.step(&mut rows, cached.then_some(&mut cache))?;
-        // Leaving copies the cache, so rows leave in company. Idle tokens must not outgrow the context.
-        let done = rows.iter().filter(|row| row.finish.is_some()).count();
-        let full = cache.len() >= limit;
-        if !cached || full || done * 4 >= rows.len() {
-            let kept: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].finish.is_none()).collect();
-            if cached && kept.len() < rows.len() {
-                match kept.is_empty() {
-                    true => cache = KvCache::new(model.config()),
-                    false => cache.retain(&kept)?,
-                }
-            }
-            for row in std::mem::take(&mut rows) {
-                if row.finish.is_some() {
-                    deliver(row)?;
-                } else {
-                    rows.push(row);
-                }
-            }
-        }
+    if let [share] = &mut shares[..] {
+        writer.write(std::mem::take(share), requests, most, &mut deliver)?;
+        return Ok(tokens);
     }
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for share in shares {
+            let (sender, writer) = (sender.clone(), &writer);
+            scope.spawn(move || {
+                // Nobody listens any more once the sink has failed: then writing ends.
+                let send = |row| sender.send(Ok(row)).map_err(|_| Error::invalid("nobody takes what is written", ""));
+                let written = alone(|| writer.write(share, requests, most, send));
+                let _ = written.and_then(|written| written).map_err(|error| sender.send(Err(error)));
+            });
+        }
+        drop(sender);
+        receiver.into_iter().try_for_each(|row| deliver(row?))
+    })?;
     Ok(tokens)
+}
+
+/// Runs `work` with every parallel operation in it on the calling thread.
+fn alone<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    let pool =
+        pool.map_err(|e| Error::invalid(format!("a thread could not be set up: {e}"), "free memory or threads"))?;
+    Ok(pool.install(work))
 }
 
 /// Requests by prompt in the order of first appearance, at most `most` to a group.
@@ -165,6 +149,69 @@ fn groups(tokenizer: &Tokenizer, requests: &[Request], most: usize) -> Result<Ve
 }
 
 impl Writer<'_> {
+    /// Writes the groups that wait, at most `most` rows at a time, and hands on every row that is finished.
+    fn write(
+        &self,
+        mut waiting: VecDeque<Group>,
+        requests: &[Request],
+        most: usize,
+        mut deliver: impl FnMut(Row) -> Result<()>,
+    ) -> Result<()> {
+        let cached = self.model.config().attention == Attention::Causal;
+        let mut rows: Vec<Row> = Vec::new();
+        let mut cache = KvCache::new(self.model.config());
+        loop {
+            let mut caches = Vec::new();
+            while let Some(group) = waiting.front() {
+                if !rows.is_empty() && rows.len() + group.requests.len() > most {
+                    break;
+                }
+                let Some(group) = waiting.pop_front() else { break };
+                let (started, read) = self.start(group, requests, cached)?;
+                let mut alive = 0;
+                for row in started {
+                    if row.finish.is_some() {
+                        deliver(row)?;
+                    } else {
+                        rows.push(row);
+                        alive += 1;
+                    }
+                }
+                if let (Some(mut read), true) = (read, alive > 0) {
+                    read.expand(alive)?;
+                    caches.push(read);
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if !caches.is_empty() {
+                caches.insert(0, cache);
+                cache = KvCache::join(caches)?;
+            }
+            self.step(&mut rows, cached.then_some(&mut cache))?;
+            // Leaving copies the cache, so rows leave in company. Idle tokens must not outgrow the context.
+            let done = rows.iter().filter(|row| row.finish.is_some()).count();
+            let full = cache.len() >= self.limit;
+            if !cached || full || done * 4 >= rows.len() {
+                let kept: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].finish.is_none()).collect();
+                if cached && kept.len() < rows.len() {
+                    match kept.is_empty() {
+                        true => cache = KvCache::new(self.model.config()),
+                        false => cache.retain(&kept)?,
+                    }
+                }
+                for row in std::mem::take(&mut rows) {
+                    if row.finish.is_some() {
+                        deliver(row)?;
+                    } else {
+                        rows.push(row);
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads a prompt once and draws the first token of each of its samples.
     fn start(&self, group: Group, requests: &[Request], cached: bool) -> Result<(Vec<Row>, Option<KvCache>)> {
         let Group { prompt, at_line_start, requests: indices } = group;

@@ -33,19 +33,25 @@ pub(super) fn log_sum_exp(z: &[f32]) -> f32 {
 /// Log-sum-exp of a row of logits, and its loss in nats.
 #[inline(always)]
 pub(super) fn row_loss(z: &[f32], target: u32, smoothing: f32) -> (f32, f64) {
-    vectorised(|| {
-        let lse = log_sum_exp(z);
-        let mean = if smoothing > 0.0 { sum(z) / z.len() as f32 } else { 0.0 };
-        let loss = lse - (1.0 - smoothing) * z[target as usize] - smoothing * mean;
-        (lse, f64::from(loss))
-    })
+    vectorised(
+        #[inline(always)]
+        || {
+            let lse = log_sum_exp(z);
+            let mean = if smoothing > 0.0 { sum(z) / z.len() as f32 } else { 0.0 };
+            let loss = lse - (1.0 - smoothing) * z[target as usize] - smoothing * mean;
+            (lse, f64::from(loss))
+        },
+    )
 }
 
 /// Turns a row of logits into its gradient: (softmax(z) − (1 − ε) · onehot(y) − ε / V) · scale.
 #[inline(always)]
 pub(super) fn row_gradient(z: &mut [f32], target: u32, smoothing: f32, lse: f32, scale: f32) {
     let even = smoothing / z.len() as f32;
-    vectorised(|| z.iter_mut().for_each(|z| *z = (exp(*z - lse) - even) * scale));
+    vectorised(
+        #[inline(always)]
+        || z.iter_mut().for_each(|z| *z = (exp(*z - lse) - even) * scale),
+    );
     z[target as usize] -= (1.0 - smoothing) * scale;
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{dot, sum, vectorised};
+use super::simd::{across, dot, sum, vectorised};
 use super::slices;
 
 /// Rows handled by one task. Fixed, so that sums of partial gradients do not depend on the number of threads.
@@ -28,29 +28,32 @@ fn dot_centred(x: &[f32], mean: f32) -> f32 {
             sums[lane] += (chunk[lane] - mean) * (chunk[lane] - mean);
         }
     }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
+    across(sums) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
 }
 
 /// (x − mean) · r · weight + bias of each row; the bias marks LayerNorm. On the calling thread.
 pub(super) fn forward_rows(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
     let width = weight.len();
-    vectorised(|| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let (mean, r) = moments(x, bias.is_some(), eps);
-            match bias {
-                Some(bias) => {
-                    for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                        *y = (x - mean) * r * w + b;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                let (mean, r) = moments(x, bias.is_some(), eps);
+                match bias {
+                    Some(bias) => {
+                        for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                            *y = (x - mean) * r * w + b;
+                        }
                     }
-                }
-                None => {
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                        *y = x * r * w;
+                    None => {
+                        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                            *y = x * r * w;
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// The gradient of [`forward_rows`]: adds dX to `dx`, and the rows of (dW, db) to `dw` and `db`. With g = dY · W and
@@ -65,26 +68,29 @@ pub(super) fn backward_rows(
 ) {
     let width = weight.len();
     let mut g = vec![0f32; width];
-    vectorised(|| {
-        let (dw, db) = (&mut dw[..width], &mut db[..width]);
-        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
-        for ((dx, x), grad) in rows {
-            let (mean, r) = moments(x, centred, eps);
-            for i in 0..width {
-                let normal = (x[i] - mean) * r;
-                dw[i] += grad[i] * normal;
-                db[i] += grad[i];
-                g[i] = grad[i] * weight[i];
+    vectorised(
+        #[inline(always)]
+        || {
+            let (dw, db) = (&mut dw[..width], &mut db[..width]);
+            let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(grad.chunks_exact(width));
+            for ((dx, x), grad) in rows {
+                let (mean, r) = moments(x, centred, eps);
+                for i in 0..width {
+                    let normal = (x[i] - mean) * r;
+                    dw[i] += grad[i] * normal;
+                    db[i] += grad[i];
+                    g[i] = grad[i] * weight[i];
+                }
+                let n = width as f32;
+                let mean_g = if centred { sum(&g) / n } else { 0.0 };
+                // Σ g · n = r · (Σ g · x − mean · Σ g)
+                let mean_gn = r * (dot(&g, x) / n - mean * mean_g);
+                for ((dx, x), g) in dx.iter_mut().zip(x).zip(&g) {
+                    *dx += r * (g - mean_g - (x - mean) * r * mean_gn);
+                }
             }
-            let n = width as f32;
-            let mean_g = if centred { sum(&g) / n } else { 0.0 };
-            // Σ g · n = r · (Σ g · x − mean · Σ g)
-            let mean_gn = r * (dot(&g, x) / n - mean * mean_g);
-            for ((dx, x), g) in dx.iter_mut().zip(x).zip(&g) {
-                *dx += r * (g - mean_g - (x - mean) * r * mean_gn);
-            }
-        }
-    });
+        },
+    );
 }
 
 /// [`forward_rows`] on every thread.

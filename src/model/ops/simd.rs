@@ -5,7 +5,8 @@
 
 use std::sync::OnceLock;
 
-/// Runs `body` compiled for the machine's widest vectors. Everything inside must be inlined to profit.
+/// Runs `body` compiled for the machine's widest vectors. Everything inside must be inlined to profit: loops are written as
+/// `for`, since the closures of `for_each` on zipped iterators stay functions of their own, compiled for any machine.
 #[inline(always)]
 pub(in crate::model) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
@@ -60,7 +61,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    across(sums) + rest
 }
 
 /// Σ aᵢ, in sixteen running sums.
@@ -73,7 +74,18 @@ pub(super) fn sum(a: &[f32]) -> f32 {
             sums[lane] += a[lane];
         }
     }
-    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
+    across(sums) + rest.iter().sum::<f32>()
+}
+
+/// The sum over lanes, half on half: four vector additions, where one after the other would be sixteen that wait for each other.
+#[inline(always)]
+pub(super) fn across(mut sums: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+    }
+    sums[0]
 }
 
 /// max aᵢ, in sixteen lanes; −∞ when empty.

@@ -48,9 +48,13 @@ fn query(q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut 
     vectorised(
         #[inline(always)]
         || {
-            scores.iter_mut().zip(keys.chunks_exact(d)).for_each(|(score, key)| *score = dot(q, key) * scale);
+            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(d)) {
+                *score = dot(q, key) * scale;
+            }
             let top = max(scores);
-            scores.iter_mut().for_each(|score| *score = exp(*score - top));
+            for score in scores.iter_mut() {
+                *score = exp(*score - top);
+            }
             let share = 1.0 / sum(scores);
             out.fill(0.0);
             // Four columns at a time: a quarter of the loads and stores of `out`.
@@ -64,9 +68,13 @@ fn query(q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut 
                 }
             }
             for (p, v) in rest.iter().zip(value_rest.chunks_exact(d)) {
-                out.iter_mut().zip(v).for_each(|(out, v)| *out += p * v);
+                for (out, v) in out.iter_mut().zip(v) {
+                    *out += p * v;
+                }
             }
-            out.iter_mut().for_each(|out| *out *= share);
+            for out in out.iter_mut() {
+                *out *= share;
+            }
         },
     );
 }

@@ -77,20 +77,23 @@ impl Heads {
     pub(super) fn gather(&self, qkv: &[f32], head: usize, sizes: Sizes, scratch: &mut Scratch) {
         let Sizes { seq, heads, head_dim } = sizes;
         let scale = sizes.scale();
-        vectorised(|| {
-            for position in 0..seq {
-                let row = &qkv[position * 3 * heads * head_dim..][..3 * heads * head_dim];
-                let part = |which: usize| &row[(which * heads + head) * head_dim..][..head_dim];
-                let target = position * head_dim..(position + 1) * head_dim;
-                let q = &mut scratch.q[target.clone()];
-                q.iter_mut().zip(part(0)).for_each(|(to, from)| *to = from * scale);
-                self.turn(q, position, 1.0);
-                let k = &mut scratch.k[target.clone()];
-                k.copy_from_slice(part(1));
-                self.turn(k, position, 1.0);
-                scratch.v[target].copy_from_slice(part(2));
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for position in 0..seq {
+                    let row = &qkv[position * 3 * heads * head_dim..][..3 * heads * head_dim];
+                    let part = |which: usize| &row[(which * heads + head) * head_dim..][..head_dim];
+                    let target = position * head_dim..(position + 1) * head_dim;
+                    let q = &mut scratch.q[target.clone()];
+                    q.iter_mut().zip(part(0)).for_each(|(to, from)| *to = from * scale);
+                    self.turn(q, position, 1.0);
+                    let k = &mut scratch.k[target.clone()];
+                    k.copy_from_slice(part(1));
+                    self.turn(k, position, 1.0);
+                    scratch.v[target].copy_from_slice(part(2));
+                }
+            },
+        );
     }
 
     /// Columns that rows up to `end` may see.
@@ -125,28 +128,34 @@ impl Heads {
             let q = Matrix::rows(&scratch.q[start * d..end * d], d);
             let k = Matrix::rows(&scratch.k, d);
             product((rows, columns, d), q, k.t(), &mut scratch.scores, columns, false, false);
-            vectorised(|| {
-                for (row, lse) in (start..).zip(&mut lse[start..end]) {
-                    let scores = &mut scratch.scores[(row - start) * columns..][..columns];
-                    let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
-                    // Weights relative to the largest; the row is divided by their sum at the end, when it is short.
-                    let top = max(seen);
-                    seen.iter_mut().for_each(|score| *score = exp(*score - top));
-                    let total = sum(seen);
-                    hidden.fill(0.0);
-                    totals[row - start] = 1.0 / total;
-                    *lse = top + total.ln();
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, lse) in (start..).zip(&mut lse[start..end]) {
+                        let scores = &mut scratch.scores[(row - start) * columns..][..columns];
+                        let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
+                        // Weights relative to the largest; the row is divided by their sum at the end, when it is short.
+                        let top = max(seen);
+                        seen.iter_mut().for_each(|score| *score = exp(*score - top));
+                        let total = sum(seen);
+                        hidden.fill(0.0);
+                        totals[row - start] = 1.0 / total;
+                        *lse = top + total.ln();
+                    }
+                },
+            );
             self.mask_block(&mut scratch.scores[..rows * columns], columns, (index, start, seq));
             let p = Matrix::rows(&scratch.scores, columns);
             let out = &mut out[start * width..];
             product((rows, d, columns), p, Matrix::rows(&scratch.v, d), out, width, false, false);
-            vectorised(|| {
-                for (row, total) in totals[..rows].iter().enumerate() {
-                    out[row * width..][..d].iter_mut().for_each(|value| *value *= total);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, total) in totals[..rows].iter().enumerate() {
+                        out[row * width..][..d].iter_mut().for_each(|value| *value *= total);
+                    }
+                },
+            );
         }
     }
 
@@ -175,14 +184,17 @@ impl Heads {
             let d_out = Matrix::rows(&grad[start * width..], width);
             product(size, q, k.t(), &mut scratch.scores, columns, false, false);
             product(size, d_out, v.t(), &mut scratch.grads, columns, false, false);
-            vectorised(|| {
-                for (row, lse) in (start..).zip(&lse[start..end]) {
-                    let scores = &mut scratch.scores[(row - start) * columns..][..columns];
-                    let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
-                    seen.iter_mut().for_each(|score| *score = exp(*score - lse));
-                    hidden.fill(0.0);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, lse) in (start..).zip(&lse[start..end]) {
+                        let scores = &mut scratch.scores[(row - start) * columns..][..columns];
+                        let (seen, hidden) = scores.split_at_mut(self.visible(row + 1, seq));
+                        seen.iter_mut().for_each(|score| *score = exp(*score - lse));
+                        hidden.fill(0.0);
+                    }
+                },
+            );
             // scores: P. grads: dP, before the dropout. dS = P · (dP · mask − Σ dO · O), and dV = (P · mask)ᵀ · dO.
             let seen = if self.dropout.is_some() {
                 scratch.masked.clear();
@@ -194,27 +206,33 @@ impl Heads {
                 &scratch.scores
             };
             product((columns, d, rows), Matrix::rows(seen, columns).t(), d_out, dv, d, true, false);
-            vectorised(|| {
-                for row in start..end {
-                    let own = row * width..row * width + d;
-                    let mean = dot(&out[own.clone()], &grad[own]);
-                    let range = (row - start) * columns..(row - start + 1) * columns;
-                    let pairs = scratch.grads[range.clone()].iter_mut().zip(&scratch.scores[range]);
-                    pairs.for_each(|(dp, p)| *dp = p * (*dp - mean));
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for row in start..end {
+                        let own = row * width..row * width + d;
+                        let mean = dot(&out[own.clone()], &grad[own]);
+                        let range = (row - start) * columns..(row - start + 1) * columns;
+                        let pairs = scratch.grads[range.clone()].iter_mut().zip(&scratch.scores[range]);
+                        pairs.for_each(|(dp, p)| *dp = p * (*dp - mean));
+                    }
+                },
+            );
             let ds = Matrix::rows(&scratch.grads, columns);
             product((rows, d, columns), ds, k, &mut dq[start * d..end * d], d, false, false);
             product((columns, d, rows), ds.t(), q, dk, d, true, false);
         }
         let scale = sizes.scale();
-        vectorised(|| {
-            for position in 0..seq {
-                let own = position * d..(position + 1) * d;
-                dq[own.clone()].iter_mut().for_each(|value| *value *= scale);
-                self.turn(&mut dq[own.clone()], position, -1.0);
-                self.turn(&mut dk[own], position, -1.0);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for position in 0..seq {
+                    let own = position * d..(position + 1) * d;
+                    dq[own.clone()].iter_mut().for_each(|value| *value *= scale);
+                    self.turn(&mut dq[own.clone()], position, -1.0);
+                    self.turn(&mut dk[own], position, -1.0);
+                }
+            },
+        );
     }
 }

@@ -42,7 +42,10 @@ impl<'a> NormView<'a> {
 
 /// to += from.
 fn add(to: &mut [f32], from: &[f32]) {
-    vectorised(|| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+    vectorised(
+        #[inline(always)]
+        || to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+    );
 }
 
 /// The block over plain values.

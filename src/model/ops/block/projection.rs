@@ -97,7 +97,10 @@ impl<'a> Linear<'a> {
                 let dropped = room(&mut between.dropped, rows * input);
                 product((rows, input, rank), low, a, dropped, input, false, false);
                 mask.apply(dropped, (first * input) as u64);
-                vectorised(|| dx.iter_mut().zip(&*dropped).for_each(|(dx, more)| *dx += more));
+                vectorised(
+                    #[inline(always)]
+                    || dx.iter_mut().zip(&*dropped).for_each(|(dx, more)| *dx += more),
+                );
             }
         }
     }
