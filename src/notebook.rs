@@ -110,7 +110,12 @@ pub fn table(frame: &DataFrame) -> Html {
         let page = page(from, to);
         let _ = write!(html, "<details><summary>rows {} to {to} of {height}</summary>{page}</details>", from + 1);
     }
-    Html(html)
+    scrolling(&html)
+}
+
+/// What is wider than a narrow window scrolls by itself, and does not lie on what stands beside it.
+fn scrolling(html: &str) -> Html {
+    Html(format!("<div style=\"max-width:100%;overflow-x:auto\">{html}</div>"))
 }
 
 /// Whether a column holds numbers, or texts that are percentages.
@@ -179,7 +184,7 @@ fn rows_of<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [Stri
     };
     let body: String = rows.into_iter().map(|cells| row("td", &cells)).collect();
     let head = row("th", &head.map(escape));
-    Html(format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>"))
+    scrolling(&format!("<table><thead>{head}</thead><tbody>{body}</tbody></table>"))
 }
 
 #[cfg(test)]

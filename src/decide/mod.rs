@@ -5,6 +5,7 @@
 
 mod metric;
 mod page;
+mod shown;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::experiment::{GateConfig, Rule};
 
 pub use metric::find;
 pub use page::{parse_remarks, render};
+pub use shown::{fails, shown, threshold};
 
 /// What the gates said; written as `records/decisions.json` and `decisions.json` of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct DecisionRecord {
     pub question: String,
     /// Every gate, in the file's order.
     pub decisions: Vec<Decision>,
+    /// Quality limits that the data misses, in words. No gate rests on them; they call for a person's judgement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<String>,
     /// Remarks on gates that are no longer declared, by gate name; a person's word is never dropped.
     #[serde(default)]
     pub earlier_remarks: BTreeMap<String, Remark>,
@@ -73,15 +78,25 @@ impl Decision {
         }
         let exact = self.value.low == self.value.high;
         let unit = if self.unit.is_empty() { "observations" } else { &self.unit };
+        let one = unit.trim_end_matches('s');
         Some(match self.more_needed {
+            Some(1) if exact => format!("1 more {one} is needed."),
             Some(more) if exact => format!("{more} more {unit} are needed."),
             Some(more) => {
+                let more = about(more);
+                let unit = if more == 1 { one } else { unit };
                 format!("About {more} more {unit} beside the {} would settle it if the estimate stays.", self.value.n)
             }
             None if exact => "It lies between the two thresholds: a person must choose.".into(),
             None => format!("More {unit} alone would not settle it: the estimate lies between the two thresholds."),
         })
     }
+}
+
+/// Two significant digits: the number rests on an estimate, and does not bear more.
+fn about(number: usize) -> usize {
+    let unit = 10usize.pow(number.max(1).ilog10().saturating_sub(1));
+    (number + unit / 2) / unit * unit
 }
 
 /// The judgement of a gate.
@@ -219,9 +234,8 @@ mod tests {
         assert_eq!(judge(&at_most, &interval(0.01, 0.03, 0.07, 100)), (Verdict::Inconclusive, Some(300)));
     }
 
-    #[test]
-    fn the_walk_is_as_good_as_its_worst_gate() {
-        let decision = |verdict| Decision {
+    fn decision(verdict: Verdict) -> Decision {
+        Decision {
             gate: gate(Rule::AtLeast, 1.0, None),
             value: Interval::exact(1.0),
             verdict,
@@ -230,12 +244,31 @@ mod tests {
             action: String::new(),
             evidence: Evidence { file: String::new(), sha256: String::new() },
             remark: None,
+        }
+    }
+
+    #[test]
+    fn what_is_needed_is_said_in_good_english() {
+        let needed = |value, more| {
+            let (unit, more_needed) = ("tasks".into(), Some(more));
+            Decision { value, unit, more_needed, ..decision(Verdict::Inconclusive) }.still_needed().unwrap()
         };
+        let wide = interval(0.0, 0.1, 0.2, 20);
+        assert_eq!(needed(Interval::exact(499.0), 1), "1 more task is needed.");
+        assert_eq!(needed(Interval::exact(498.0), 2), "2 more tasks are needed.");
+        assert!(needed(wide, 1).starts_with("About 1 more task beside the 20"));
+        assert!(needed(wide, 35_712).starts_with("About 36000 more tasks"));
+        assert_eq!(decision(Verdict::Pass).still_needed(), None);
+    }
+
+    #[test]
+    fn the_walk_is_as_good_as_its_worst_gate() {
         let record = |verdicts: &[Verdict]| DecisionRecord {
             digest: String::new(),
             experiment: String::new(),
             question: String::new(),
             decisions: verdicts.iter().map(|verdict| decision(*verdict)).collect(),
+            missed: Vec::new(),
             earlier_remarks: BTreeMap::new(),
         };
         assert_eq!(record(&[Verdict::Pass, Verdict::Pass]).overall(), Verdict::Pass);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::decide::{DecisionRecord, Remark};
-use crate::experiment::Rule;
+use crate::decide::{DecisionRecord, Remark, fails, shown, threshold};
+use crate::experiment::{GateConfig, Rule};
 
 const NAME: &str = "- Name:";
 const DATE: &str = "- Date:";
@@ -23,14 +23,17 @@ pub fn render(record: &DecisionRecord) -> String {
     page.push_str("| gate | value | rule | verdict |\n|---|---|---|---|\n");
     for decision in &record.decisions {
         let (gate, value) = (&decision.gate, &decision.value);
-        let rule = rule(gate.rule, gate.threshold);
         let _ = writeln!(
             page,
-            "| {} | {} | {rule} | {} |",
+            "| {} | {} | {} | {} |",
             cell(&gate.name),
-            shown(value.estimate, value.low, value.high),
+            shown(&gate.metric, value),
+            rule(gate),
             decision.verdict.name()
         );
+    }
+    if !record.missed.is_empty() {
+        let _ = writeln!(page, "\nQuality limits missed, which no gate judges: {}.", record.missed.join("; "));
     }
     for decision in &record.decisions {
         let (gate, value) = (&decision.gate, &decision.value);
@@ -40,8 +43,8 @@ pub fn render(record: &DecisionRecord) -> String {
             page,
             "`{}` is {}; the rule is {}. {}.",
             gate.metric,
-            shown(value.estimate, value.low, value.high),
-            rule(gate.rule, gate.threshold),
+            shown(&gate.metric, value),
+            rule(gate),
             gate.reason
         );
         if let Some(needed) = decision.still_needed() {
@@ -86,24 +89,13 @@ fn room(remark: Option<&Remark>) -> String {
     format!("{name}\n{date}\n{text}\n")
 }
 
-fn rule(rule: Rule, threshold: f64) -> String {
-    let words = match rule {
+fn rule(gate: &GateConfig) -> String {
+    let words = match gate.rule {
         Rule::AtLeast => "at least",
         Rule::AtMost => "at most",
     };
-    format!("{words} {}", short(threshold))
-}
-
-fn shown(estimate: f64, low: f64, high: f64) -> String {
-    if low == high { short(estimate) } else { format!("{} [{}, {}]", short(estimate), short(low), short(high)) }
-}
-
-fn short(value: f64) -> String {
-    if value == value.trunc() {
-        return format!("{value}");
-    }
-    let text = if value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") };
-    if text.contains('e') { text } else { text.trim_end_matches('0').to_string() }
+    let passes = format!("{words} {}", threshold(&gate.metric, gate.threshold));
+    if gate.fail_below.is_none() { passes } else { format!("{passes}, fails {}", fails(gate)) }
 }
 
 fn cell(text: &str) -> String {
@@ -115,7 +107,6 @@ mod tests {
     use super::*;
     use crate::bench::pass_at_k::Interval;
     use crate::decide::{Decision, Evidence, Verdict};
-    use crate::experiment::GateConfig;
 
     fn record(gates: &[&str]) -> DecisionRecord {
         let decision = |name: &&str| Decision {
@@ -124,7 +115,7 @@ mod tests {
                 metric: "data.verified".into(),
                 rule: Rule::AtMost,
                 threshold: 0.05,
-                fail_below: None,
+                fail_below: Some(0.1),
                 reason: "because".into(),
                 on_pass: "go".into(),
                 on_fail: "stop".into(),
@@ -142,6 +133,7 @@ mod tests {
             experiment: "quick".into(),
             question: "Does it?".into(),
             decisions: gates.iter().map(decision).collect(),
+            missed: vec!["duplicate rate 0.221 is above 0.150".into()],
             earlier_remarks: BTreeMap::new(),
         }
     }
@@ -172,7 +164,8 @@ mod tests {
         let page = render(&record(&["no collapse"]));
         for part in [
             "0.03 [0.01, 0.07]",
-            "at most 0.05",
+            "at most 0.05, fails above 0.1",
+            "no gate judges: duplicate rate 0.221",
             "**inconclusive**",
             "About 300 more samples beside the 100",
             "SHA-256 `ab`",

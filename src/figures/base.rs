@@ -126,8 +126,8 @@ pub fn training(record: &TrainingRecord) -> Chart {
         name: "base-training".into(),
         title: "How was the base trained?".into(),
         caption: format!(
-            "Pre-training from scratch: the loss of each step's batch, and of held-out text of the same mixture, over {:.2}M \
-             tokens.",
+            "Pre-training, this stage alone: the loss of each step's batch, and of held-out text of the same mixture, over {:.2}M \
+             tokens. Batches outside the axis are drawn at its edge.",
             record.tokens_seen as f64 / 1e6
         ),
         plot: Plot::Lines(Lines {
@@ -151,13 +151,13 @@ pub fn training(record: &TrainingRecord) -> Chart {
 /// What the base wrote while it was trained, where that was looked at.
 pub fn generated(record: &TrainingRecord) -> Option<Chart> {
     let chart = super::training::generated(record);
-    let looked = record.evaluations.iter().any(|row| row.generated.is_some());
-    looked.then(|| Chart {
+    let samples = record.evaluations.iter().find_map(|row| Some(row.generated.as_ref()?.samples))?;
+    Some(Chart {
         name: "base-generated".into(),
-        title: "What does the base write while it is trained?".into(),
-        caption:
-            "Simple tasks that are neither trained on nor in the benchmark, completed greedily at each evaluation."
-                .into(),
+        title: format!("What does {} write while it is trained?", record.name),
+        caption: format!(
+            "{samples} simple tasks that are neither trained on nor in the benchmark, completed greedily at each evaluation."
+        ),
         ..chart
     })
 }

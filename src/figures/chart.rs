@@ -50,7 +50,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// Marks at the points, for few points.
     pub marked: bool,
-    /// Thin and pale, below the others: noise that is shown but not the message.
+    /// Thin and pale, below the others: noise that is shown but not the message. It does not stretch the y axis; what lies
+    /// outside is drawn at its edge.
     pub faint: bool,
 }
 
@@ -63,7 +64,7 @@ pub struct Bars {
     pub labels: Vec<String>,
     /// One group per colour: its name and a value per row.
     pub groups: Vec<(String, Vec<f64>)>,
-    /// Interval ends per group and row; empty where there is no uncertainty.
+    /// Interval ends per group and row; empty where there is no uncertainty. They are drawn, and written beside the values.
     pub intervals: Vec<Vec<(f64, f64)>>,
     /// Vertical reference lines with their labels.
     pub references: Vec<(f64, String)>,
@@ -73,6 +74,8 @@ pub struct Bars {
     pub x_at_least: f64,
     /// Values are shares and shown as percentages.
     pub percent: bool,
+    /// Decimals of every value; none leaves them to each value.
+    pub digits: Option<usize>,
 }
 
 /// Counts in bins of equal width.

@@ -100,7 +100,7 @@ pub fn tokens(record: &DataRecord) -> Chart {
         "Tokens of prompt, solution and end-of-sequence for each verified sample. Samples to the right of the line do not fit the model's context and are rejected, never cut.",
         "tokens per sample",
         16.0,
-        Some((limit, format!("context: {limit:.0}"))),
+        Some((limit, "context")),
         |facts| facts.total_tokens as f64,
     )
 }
@@ -118,8 +118,13 @@ pub fn token_parts(record: &DataRecord) -> Chart {
         counts
     };
     let mut labels: Vec<String> =
-        (0..rows).map(|row| format!("{}–{}", row * WIDTH, ((row + 1) * WIDTH).min(limit) - 1)).collect();
-    labels.push(format!("{limit} and more"));
+        (0..rows).map(|row| format!("{}–{} tokens", row * WIDTH, ((row + 1) * WIDTH).min(limit) - 1)).collect();
+    labels.push(format!("{limit} tokens and more"));
+    let (mut prompts, mut solutions) = (count(|facts| facts.prompt_tokens), count(|facts| facts.solution_tokens));
+    let filled = (0..=rows).rev().find(|&row| prompts[row] + solutions[row] > 0.0).map_or(0, |row| row + 1);
+    labels.truncate(filled);
+    prompts.truncate(filled);
+    solutions.truncate(filled);
     Chart {
         name: "data-token-parts".into(),
         title: "What takes the tokens: the question or the answer?".into(),
@@ -129,10 +134,7 @@ pub fn token_parts(record: &DataRecord) -> Chart {
         plot: Plot::Bars(Bars {
             x: "samples".into(),
             labels,
-            groups: vec![
-                ("prompt".into(), count(|facts| facts.prompt_tokens)),
-                ("solution".into(), count(|facts| facts.solution_tokens)),
-            ],
+            groups: vec![("prompt".into(), prompts), ("solution".into(), solutions)],
             ..Bars::default()
         }),
     }
@@ -148,7 +150,7 @@ pub fn body_lines(record: &DataRecord) -> Chart {
         "Lines of each verified solution, without blank lines and comments.",
         "lines of the body",
         1.0,
-        Some((limit, format!("limit: {limit:.0}"))),
+        Some((limit, "limit")),
         |facts| facts.body_lines as f64,
     )
 }
@@ -177,7 +179,7 @@ pub fn complexity(record: &DataRecord) -> Chart {
         "Cyclomatic complexity (McCabe 1976: one plus the number of branches) of the most complex function of each verified sample.",
         "cyclomatic complexity",
         1.0,
-        Some((limit, format!("limit: {limit:.0}"))),
+        Some((limit, "limit")),
         |facts| facts.complexity as f64,
     )
 }
@@ -192,11 +194,13 @@ pub fn imports(record: &DataRecord) -> Chart {
     }
     let mut rows: Vec<(&str, usize)> = counts.into_iter().collect();
     rows.sort_by_key(|(module, count)| (std::cmp::Reverse(*count), *module));
+    let all = rows.len();
     rows.truncate(12);
+    let which = if all > rows.len() { format!("the {} most used of {all}", rows.len()) } else { format!("all {all}") };
     Chart {
         name: "data-imports".into(),
         title: "Which modules do the samples need?".into(),
-        caption: "Verified samples that import a module; the twelve most used.".into(),
+        caption: format!("Verified samples that import a module: {which} modules."),
         plot: Plot::Bars(Bars {
             x: "samples".into(),
             labels: rows.iter().map(|(module, _)| module.to_string()).collect(),
@@ -212,14 +216,26 @@ pub fn duplicates(record: &DataRecord) -> Chart {
     for cluster in &record.clusters {
         *sizes.entry(cluster.members.len()).or_default() += 1;
     }
+    // Sizes between that no cluster has share a row, so that the rows leave none out.
+    let mut rows: Vec<(String, f64)> = Vec::new();
+    let mut next = 2;
+    for (&size, &count) in &sizes {
+        match size - next {
+            0 => {}
+            1 => rows.push((format!("{next} samples"), 0.0)),
+            _ => rows.push((format!("{next}–{} samples", size - 1), 0.0)),
+        }
+        rows.push((format!("{size} samples"), count as f64));
+        next = size + 1;
+    }
     Chart {
         name: "data-duplicates".into(),
         title: "How often do samples repeat each other?".into(),
-        caption: "Clusters of verified samples that are exact, structural or near duplicates, by how many samples they hold. One sample of each cluster is kept.".into(),
+        caption: "Clusters of verified samples that are exact, structural or near duplicates, by how many samples they hold. Likeness chains, so two of a cluster may be unlike. A sample is dropped when an earlier one has the same text, or asks the same question and has the same syntax tree; others of a cluster may stay, those alike in the same split.".into(),
         plot: Plot::Bars(Bars {
             x: "clusters".into(),
-            labels: sizes.keys().map(|size| format!("{size} samples")).collect(),
-            groups: vec![("clusters".into(), sizes.values().map(|count| *count as f64).collect())],
+            labels: rows.iter().map(|(label, _)| label.clone()).collect(),
+            groups: vec![("clusters".into(), rows.iter().map(|(_, count)| *count).collect())],
             ..Bars::default()
         }),
     }
@@ -246,7 +262,7 @@ pub fn split(record: &DataRecord) -> Chart {
     }
 }
 
-/// A histogram of one measurement of the verified samples: kept and rejected stacked.
+/// A histogram of one whole number of the verified samples, kept and rejected stacked, and the limit that it may reach.
 #[allow(clippy::too_many_arguments)] // eight plain values read better at the call than a builder
 fn histogram(
     record: &DataRecord,
@@ -255,16 +271,18 @@ fn histogram(
     caption: &str,
     x: &str,
     width: f64,
-    reference: Option<(f64, String)>,
+    limit: Option<(f64, &str)>,
     measure: impl Fn(&SampleFacts) -> f64,
 ) -> Chart {
     let verified: Vec<&SampleFacts> = record.samples.iter().filter(|facts| facts.verified).collect();
-    let last = verified.iter().map(|facts| measure(facts)).fold(0.0, f64::max);
-    let bins = (last / width).floor() as usize + 1;
+    let values = || verified.iter().map(|facts| measure(facts));
+    let (first, last) = (values().fold(1.0, f64::min), values().fold(1.0, f64::max));
+    let bin = |value: f64| ((value - first) / width).floor() as usize;
+    let bins = bin(last) + 1;
     let count = |kept: bool| {
         let mut counts = vec![0.0; bins];
         for facts in verified.iter().filter(|facts| kept != matches!(facts.fate, Fate::Rejected(_))) {
-            counts[(measure(facts) / width).floor() as usize] += 1.0;
+            counts[bin(measure(facts))] += 1.0;
         }
         counts
     };
@@ -275,10 +293,11 @@ fn histogram(
         plot: Plot::Histogram(Histogram {
             x: x.into(),
             y: "samples".into(),
-            start: 0.0,
+            // Edges lie between whole numbers: a bin of one stands on its number.
+            start: first - 0.5,
             width,
             groups: vec![("kept".into(), count(true)), ("rejected or left over".into(), count(false))],
-            references: reference.into_iter().collect(),
+            references: limit.map(|(limit, name)| (limit + 0.5, format!("{name}: {limit:.0}"))).into_iter().collect(),
         }),
     }
 }

@@ -30,7 +30,7 @@ pub fn pass_rate(record: &EvaluationRecord) -> Chart {
         name: "evaluation-pass-rate".into(),
         title: "Does the adapter help on tasks it has never seen?".into(),
         caption: format!(
-            "pass@1 and pass@10 (unbiased estimator) over {} tasks with {} samples each, with task-clustered 95 % intervals. Paired permutation test of the change in pass@1: p = {:.3}.",
+            "pass@1 and pass@10 (unbiased estimator) over {} tasks with {} samples each, with task-clustered 95 % intervals, in brackets behind the values. Paired permutation test of the change in pass@1: p = {:.3}.",
             record.before.tasks.len(),
             record.protocol.samples,
             record.change.p_value
@@ -109,7 +109,7 @@ pub fn earlier_protocol(record: &EvaluationRecord) -> Chart {
         name: "evaluation-earlier-protocol".into(),
         title: "What would the earlier attempt's protocol have said?".into(),
         caption: format!(
-            "Tasks of {} solved with one sample each, two worked examples before the prompt, temperature 0.8, top-k 40: mean over {} draws with 95 % intervals. The earlier attempt drew once and solved none, which leaves an upper bound of 16.8 %.",
+            "Tasks of {} solved with one sample each, two worked examples before the prompt, temperature 0.8, top-k 40: mean over {} draws with 95 % intervals, in brackets behind the values. The earlier attempt drew once and solved none, which leaves an upper bound of 16.8 %.",
             record.v1_after.tasks,
             record.v1_after.draws.len()
         ),
@@ -119,6 +119,7 @@ pub fn earlier_protocol(record: &EvaluationRecord) -> Chart {
             groups: vec![("solved".into(), rows.iter().map(|(_, solved)| solved.estimate).collect())],
             intervals: vec![rows.iter().map(|(_, solved)| ends(solved)).collect()],
             x_at_least: record.v1_after.tasks as f64,
+            digits: Some(1),
             ..Bars::default()
         }),
     }

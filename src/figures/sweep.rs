@@ -21,13 +21,15 @@ fn validation(record: &SweepRecord, name: &str) -> Chart {
             None => "Which settings matter more than the seed?".into(),
         },
         caption: format!(
-            "Validation loss of the kept step. A bar is the mean over seeds, the line on it runs from the lowest to the highest seed; the dashed line is the base before training. Settings whose lines overlap are not told apart by these seeds. Best first, by share of validation tasks solved and then by loss.{}{}",
+            "Validation loss of the kept step. {} Settings whose lines overlap are not told apart by these seeds. Best first, by share of validation tasks solved and then by loss.{}{}",
+            reading(record),
             common(record),
             left_out(record)
         ),
         plot: Plot::Bars(Bars {
             x: "validation loss (nats/token)".into(),
-            references: vec![(record.loss_before, format!("base {:.2}", record.loss_before))],
+            references: vec![(record.loss_before, format!("base {:.3}", record.loss_before))],
+            digits: Some(3),
             ..bars(record, rows)
         }),
     }
@@ -53,7 +55,8 @@ fn benchmark(record: &SweepRecord, name: &str) -> Option<Chart> {
             None => "What does each setting solve of the benchmark?".into(),
         },
         caption: format!(
-            "pass@1 on the benchmark. A bar is the mean over seeds, the line on it runs from the lowest to the highest seed; the dashed line is the base before training. What another choice of tasks would change is not in these lines, and is more. No setting was chosen by this.{}{}",
+            "pass@1 on the benchmark. {} What another choice of tasks would change is not in these lines, and is more. No setting was chosen by this.{}{}",
+            reading(record),
             common(record),
             left_out(record)
         ),
@@ -106,9 +109,33 @@ fn labels(record: &SweepRecord, rows: &[&SettingRow]) -> Vec<String> {
     let shown = |part: usize| varies[part] || varies == [false; 4];
     let label = |row: &&SettingRow| {
         let parts = parts(&row.setting).into_iter().enumerate().filter(|(part, _)| shown(*part));
-        parts.map(|(_, text)| text).collect::<Vec<_>>().join(" · ")
+        let label = parts.map(|(_, text)| text).collect::<Vec<_>>().join(" · ");
+        if start_kept(record, row) { label + " (start kept)" } else { label }
     };
     rows.iter().map(label).collect()
+}
+
+/// Whether every seed kept the weights that it began with: no step of training has the start's loss to so many digits.
+fn start_kept(record: &SweepRecord, row: &SettingRow) -> bool {
+    [row.loss.low, row.loss.high].iter().all(|loss| (loss - record.loss_before).abs() < 1e-6)
+}
+
+/// How bars and lines are to be read, for the caption.
+fn reading(record: &SweepRecord) -> String {
+    let counts = || record.rows.iter().map(|row| row.seeds.len());
+    let seeds = match (counts().min().unwrap_or(0), counts().max().unwrap_or(0)) {
+        (1, 1) => "one seed".into(),
+        (fewest, most) if fewest == most => format!("{most} seeds"),
+        (fewest, most) => format!("{fewest} to {most} seeds"),
+    };
+    let kept = if record.rows.iter().any(|row| start_kept(record, row)) {
+        " Where the start was kept, no step of any seed was better, and the bar is the untrained base."
+    } else {
+        ""
+    };
+    format!(
+        "A bar is the mean over {seeds}; the line on it, in brackets behind it, runs from the lowest to the highest seed; the dashed line is the base before training.{kept}"
+    )
 }
 
 /// What all settings have in common, for the caption.
@@ -186,5 +213,15 @@ mod tests {
         let means: Vec<f64> = bars.groups[0].1.iter().map(|mean| (100.0 * mean).round()).collect();
         assert_eq!(means, [65.0, 45.0, 75.0]);
         assert_eq!(bars.references, [(0.5, "base 50 %".to_string())]);
+    }
+
+    #[test]
+    fn a_setting_that_never_left_the_start_is_named_as_the_base() {
+        let before = Spread::over(&[2.0 - 1e-9, 2.0]).unwrap();
+        let kept = SettingRow { loss: before, ..row(8, 110, None) };
+        let charts = all(&record(vec![row(8, 0, None), kept]), "sweep-samples");
+        assert_eq!(drawn(&charts[0]).labels, ["all samples", "110 samples (start kept)"]);
+        assert!(charts[0].caption.contains("mean over 2 seeds"), "{}", charts[0].caption);
+        assert!(charts[0].caption.contains("the untrained base"), "{}", charts[0].caption);
     }
 }

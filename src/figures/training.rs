@@ -16,17 +16,23 @@ pub fn loss(record: &TrainingRecord) -> Chart {
         marked: true,
         ..Series::default()
     };
+    let validation = match (record.evaluations.first(), record.kept_evaluation()) {
+        (Some(first), Some(kept)) if first.validation_loss.is_finite() => {
+            format!("validation ({:.3} at the start, {:.3} kept)", first.validation_loss, kept.validation_loss)
+        }
+        _ => "validation".into(),
+    };
     Chart {
         name: "training-loss".into(),
         title: "Does the adapter learn, and does it generalise?".into(),
-        caption: "Cross-entropy on supervised tokens: of each step's batch, and of fixed subsets of the training and the validation split without dropout. A validation curve that rises while the others fall would be overfitting.".into(),
+        caption: "Cross-entropy on supervised tokens: of each step's batch, and of fixed subsets of the training and the validation split without dropout. A batch holds samples of one length, so single batches vary; those above the axis are drawn at its edge. A validation curve that rises while the others fall would be overfitting.".into(),
         plot: Plot::Lines(Lines {
             x: "optimiser step".into(),
             y: "loss (nats/token)".into(),
             series: vec![
                 Series { faint: true, ..steps(record, "batch", |row| row.loss) },
                 evaluations("train subset", |row| row.train_loss),
-                evaluations("validation", |row| row.validation_loss),
+                evaluations(&validation, |row| row.validation_loss),
             ],
             from_zero: true,
             ..Lines::default()
@@ -77,11 +83,14 @@ pub fn learning_rate(record: &TrainingRecord) -> Chart {
 
 /// Gradient norm over steps.
 pub fn gradient_norm(record: &TrainingRecord) -> Chart {
+    let largest = record.steps.iter().map(|row| row.grad_norm).fold(0.0, f64::max);
     single(
         record,
         "training-gradient-norm",
         "How large were the gradients?",
-        "Global L2 norm of the gradient before clipping. Spikes are steps that clipping held back.",
+        &format!(
+            "Global L2 norm of each step's gradient before clipping; the largest is {largest:.2}. A norm above the experiment's clip is scaled down to it."
+        ),
         "gradient norm",
         |row| row.grad_norm,
     )

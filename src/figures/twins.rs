@@ -101,6 +101,7 @@ pub fn floors(record: &TwinsRecord) -> Chart {
             x: "loss above its floor (nats/token)".into(),
             labels: rows.iter().map(|(label, _)| label.to_string()).collect(),
             groups: vec![("distance".into(), rows.iter().map(|(_, distance)| *distance).collect())],
+            digits: Some(2),
             ..Bars::default()
         }),
     }

@@ -105,8 +105,9 @@ pub(super) fn run(
             scope.spawn(move || {
                 // Nobody listens any more once the sink has failed: then writing ends.
                 let send = |row| sender.send(Ok(row)).map_err(|_| Error::invalid("nobody takes what is written", ""));
-                let written = alone(|| writer.write(share, requests, most, send));
-                let _ = written.and_then(|written| written).map_err(|error| sender.send(Err(error)));
+                if let Err(error) = alone(|| writer.write(share, requests, most, send)).and_then(|written| written) {
+                    let _ = sender.send(Err(error));
+                }
             });
         }
         drop(sender);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use polars::prelude::df;
 
-use super::{Badge, Html, badge, diff, python, rows_of, table};
+use super::{Badge, Html, badge, diff, percent, python, rows_of, table};
 use crate::bench::report::{EvaluationRecord, escape, outcome_name};
 use crate::bench::run::Attempt;
 use crate::data::task::Task;
@@ -103,17 +103,13 @@ pub fn change(record: &EvaluationRecord) -> Result<Html> {
         ("better after", names(&change.better)),
         ("worse after", names(&change.worse)),
         ("the same", format!("{} tasks", change.same.len())),
-        ("pieces that repeat, mean share before", share(record.before.shape.repeated_pieces)),
-        ("and after", share(record.after.shape.repeated_pieces)),
-        ("white space, mean share before", share(record.before.shape.whitespace)),
-        ("and after", share(record.after.shape.whitespace)),
+        ("mean longest repetition before (words and signs)", format!("{:.1}", record.before.shape.repeated_pieces)),
+        ("and after", format!("{:.1}", record.after.shape.repeated_pieces)),
+        ("white space, mean share before", percent(record.before.shape.whitespace)),
+        ("and after", percent(record.after.shape.whitespace)),
     ];
     let (names, values): (Vec<&str>, Vec<String>) = rows.into_iter().unzip();
     Ok(table(&df!("comparison" => names, "result" => values)?))
-}
-
-fn share(share: f64) -> String {
-    super::percent(share)
 }
 
 pub(super) fn verdict(outcome: &Outcome) -> String {

@@ -40,12 +40,28 @@ fn coloured(text: &str) -> String {
     })
 }
 
-/// Two texts side by side under their names.
+/// Two texts side by side under their names; in a narrow window the right one goes below the left one.
 pub fn beside(left: (&str, Html), right: (&str, Html)) -> Html {
     let side = |(name, html): (&str, Html)| {
-        format!("<td style=\"text-align:left;vertical-align:top;width:50%\"><b>{}</b>{}</td>", escape(name), html.0)
+        let style = "display:inline-block;vertical-align:top;width:48%;min-width:20em;margin-right:1%;overflow-x:auto";
+        format!("<div style=\"{style}\"><b>{}</b>{}</div>", escape(name), html.0)
     };
-    Html(format!("<table style=\"width:100%\"><tbody><tr>{}{}</tr></tbody></table>", side(left), side(right)))
+    Html(format!("<div>{}{}</div>", side(left), side(right)))
+}
+
+/// Blank lines in a row that are shown as they are.
+const GAP: usize = 3;
+
+/// The text with every longer run of blank lines as a count.
+pub(super) fn without_gaps(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let blank = |line: &str| line.trim().is_empty();
+    let shown = |run: &[&str]| match run.len() {
+        length if length > GAP && blank(run[0]) => format!("({length} blank lines)"),
+        _ => run.join("\n"),
+    };
+    let runs = lines.chunk_by(|one, next| blank(one) == blank(next));
+    runs.map(shown).collect::<Vec<_>>().join("\n")
 }
 
 /// What changes between two programs, line by line: `-` goes, `+` comes. Tabs and carriage returns are made visible, as
@@ -100,6 +116,12 @@ mod tests {
     fn hidden_characters_become_visible() {
         let html = code("a\tb\r\n<x>", true).0;
         assert!(html.contains("a→   b\\r\n&lt;x&gt;"), "{html}");
+    }
+
+    #[test]
+    fn only_long_gaps_are_counted() {
+        assert_eq!(without_gaps("a\n\n\n\nb\n"), "a\n\n\n\nb");
+        assert_eq!(without_gaps("a\n\n  \n\n\nb\n\n\n\n\n\n"), "a\n(4 blank lines)\nb\n(5 blank lines)");
     }
 
     #[test]

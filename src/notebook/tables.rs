@@ -3,10 +3,11 @@
 use polars::prelude::{Column, df};
 
 use super::attempts::verdict;
+use super::code::without_gaps;
 use super::{Badge, Html, badge, beside, code, count, percent, python, rows_of, short, table};
 use crate::bench::report::escape;
-use crate::bench::twins::{Twin, TwinsRecord};
-use crate::decide::{Decision, DecisionRecord, Remark, Verdict};
+use crate::bench::twins::{Twin, TwinsRecord, Written};
+use crate::decide::{Decision, DecisionRecord, Remark, Verdict, fails, shown, threshold};
 use crate::error::Result;
 use crate::experiment::{Experiment, Rule};
 use crate::model::audit::{AuditRecord, Finding};
@@ -15,6 +16,7 @@ use crate::phases::cost::Cost;
 use crate::phases::lora::{AdaptedLayer, LoraRecord};
 use crate::phases::memorise::MemoriseRecord;
 use crate::phases::training::WrittenAt;
+use crate::sandbox::Outcome;
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, TrainingRecord};
 
 /// What is known of the base: shape, size, training.
@@ -55,13 +57,31 @@ pub fn findings(record: &AuditRecord) -> Result<Html> {
     )?))
 }
 
-/// The twins side by side: what each wrote for the same prompt.
+/// The twins side by side: what each wrote for the same prompt. Shown is the first sample from `index` on in which only the
+/// masked twin's parses, where there is one, else the sample at `index`.
 pub fn twins(record: &TwinsRecord, index: usize) -> Html {
+    let pairs = record.masked.written.iter().zip(&record.unmasked.written).enumerate().skip(index);
+    let telling = pairs.filter(|(_, (masked, unmasked))| masked.parses() && !unmasked.parses());
+    let shown = telling.map(|(place, _)| place).next().unwrap_or(index);
     let side = |twin: &Twin| {
-        let written = twin.written.get(index);
-        written.map_or_else(|| Html(String::new()), |w| code(&format!("{}{}", w.prompt, w.completion), false))
+        let written = twin.written.get(shown);
+        let html = |written: &Written| {
+            let text = without_gaps(&format!("{}{}", written.prompt, written.completion));
+            format!("{}<p>{}</p>", code(&text, false).0, parsed(written))
+        };
+        Html(written.map(html).unwrap_or_default())
     };
     beside(("with a mask", side(&record.masked)), ("without", side(&record.unmasked)))
+}
+
+/// Whether what a twin wrote parses, and else why not.
+fn parsed(written: &Written) -> &'static str {
+    match written.outcome {
+        Outcome::SyntaxError => "✗ does not parse",
+        Outcome::Empty => "✗ wrote nothing",
+        Outcome::Collapsed => "✗ collapsed into repetition",
+        _ => "✓ parses",
+    }
 }
 
 /// What was proven of the adapter.
@@ -131,25 +151,33 @@ pub fn evidence(record: &DecisionRecord) -> Result<Html> {
     )?))
 }
 
-/// The gates that stand in the experiment file for one phase, as they were declared before the run.
+/// The gates that stand in the experiment file for one phase, as they were declared before the run. Between the two
+/// thresholds a gate is inconclusive.
 pub fn gates(experiment: &Experiment, phase: &str) -> Html {
     let of_phase = experiment.config.gates.iter().filter(|gate| gate.metric.split('.').next() == Some(phase));
     rows_of(
-        ["gate", "passes when", "why"],
+        ["gate", "passes when", "fails", "why"],
         of_phase.map(|gate| {
             let sign = match gate.rule {
                 Rule::AtLeast => "≥",
                 Rule::AtMost => "≤",
             };
-            let rule = format!("<code>{}</code> {sign}\u{a0}{}", escape(&gate.metric), gate.threshold);
-            [escape(&gate.name), rule, escape(&gate.reason)]
+            let threshold = unbroken(&threshold(&gate.metric, gate.threshold));
+            let rule = format!("<code>{}</code> {sign}\u{a0}{threshold}", escape(&gate.metric));
+            [escape(&gate.name), rule, unbroken(&fails(gate)), escape(&gate.reason)]
         }),
     )
 }
 
-/// Verdicts as badges, each beside its value and what follows from it.
+/// A number with its unit on one line.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
+/// Verdicts as badges, each beside its value, what follows from it and what would settle it; below them the quality
+/// limits that the data misses.
 pub fn verdicts(record: &DecisionRecord) -> Html {
-    rows_of(
+    let Html(mut html) = rows_of(
         ["gate", "verdict", "value [95 % interval]", "what follows"],
         record.decisions.iter().map(|decision| {
             let (word, kind) = match decision.verdict {
@@ -157,15 +185,16 @@ pub fn verdicts(record: &DecisionRecord) -> Html {
                 Verdict::Fail => ("✗ fail", Badge::Bad),
                 Verdict::Inconclusive => ("? inconclusive", Badge::Open),
             };
-            let value = &decision.value;
-            let estimate = if value.low == value.high {
-                short(value.estimate)
-            } else {
-                format!("{} [{}, {}]", short(value.estimate), short(value.low), short(value.high))
-            };
-            [escape(&decision.gate.name), badge(word, kind), estimate, escape(&decision.action)]
+            let needed = decision.still_needed().map_or(String::new(), |needed| format!("<br>{}", escape(&needed)));
+            let follows = escape(&decision.action) + &needed;
+            [escape(&decision.gate.name), badge(word, kind), shown(&decision.gate.metric, &decision.value), follows]
         }),
-    )
+    );
+    if !record.missed.is_empty() {
+        let missed = escape(&record.missed.join("; "));
+        html += &format!("<p>Quality limits missed, which no gate judges: {missed}.</p>");
+    }
+    Html(html)
 }
 
 /// What persons decided: name, date and remark under each gate, as `decisions.md` in the run's folder has them.
@@ -239,4 +268,51 @@ pub fn samples(rows: &[WrittenAt]) -> Html {
 
 fn yes(holds: bool) -> String {
     if holds { "✓ yes" } else { "✗ no" }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::pass_at_k::Interval;
+
+    fn committed<T: serde::de::DeserializeOwned>(name: &str) -> T {
+        let file = format!("{}/figures/records/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_twins_are_shown_where_they_differ() {
+        let mut record: TwinsRecord = committed("twins");
+        assert!(!record.masked.written[0].parses());
+        let html = twins(&record, 0).0;
+        let (masked, unmasked) = html.split_once("<b>without</b>").unwrap();
+        assert!(masked.contains("✓ parses") && unmasked.contains("✗") && !unmasked.contains('✓'), "{html}");
+        record.masked.written.truncate(1);
+        assert!(twins(&record, 0).0.contains("✗ does not parse"), "the sample that was asked for");
+        assert!(!twins(&record, 1_000).0.contains("parse"));
+    }
+
+    #[test]
+    fn a_verdict_says_what_it_rests_on_and_what_would_settle_it() {
+        let mut record: DecisionRecord = committed("decisions");
+        let decision = &mut record.decisions[0];
+        (decision.gate.metric, decision.verdict) = ("evaluation.change.difference".into(), Verdict::Inconclusive);
+        (decision.value, decision.unit) = (Interval { estimate: 0.5, low: 0.25, high: 0.75, n: 20 }, "tasks".into());
+        decision.more_needed = Some(1);
+        record.missed = vec!["duplicate rate 0.221 is above 0.150".into()];
+        let html = verdicts(&record).0;
+        for part in ["+50.0 points [+25.0, +75.0]", "About 1 more task beside the 20", "no gate judges: duplicate rate"]
+        {
+            assert!(html.contains(part), "{part} is missing in {html}");
+        }
+    }
+
+    #[test]
+    fn a_gate_says_where_it_fails() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/data/experiments/quick.toml");
+        let html = gates(&Experiment::open(file).unwrap(), "evaluation").0;
+        for part in ["≥\u{a0}80\u{a0}%", "below\u{a0}50\u{a0}%", "≤\u{a0}5\u{a0}%", "above\u{a0}20\u{a0}%"] {
+            assert!(html.contains(part), "{part} is missing in {html}");
+        }
+    }
 }

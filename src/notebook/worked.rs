@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Html, beside, diff};
+use super::{Html, beside, diff, scrolling};
 use crate::bench::report::escape;
 use crate::data::task::Task;
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ fn grid(names: &[String], shares: &[Vec<f32>], masked: bool) -> Html {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table>");
-    Html(html)
+    scrolling(&html)
 }
 
 /// One low-rank update, worked out: ΔW = α/r · B·A for B `(out, r)` and A `(r, in)`, given by rows.

@@ -52,6 +52,7 @@ pub fn run(exp: &Experiment) -> Result<Decisions> {
         experiment: exp.config.name.clone(),
         question: exp.config.question.clone(),
         decisions,
+        missed: missed(&records),
         earlier_remarks: remarks,
     };
     artifact::write_json(&exp.record_file("decisions"), &record)?;
@@ -74,6 +75,7 @@ pub fn of_phase(exp: &Experiment, phase: &str) -> Result<DecisionRecord> {
         experiment: exp.config.name.clone(),
         question: exp.config.question.clone(),
         decisions,
+        missed: missed(&records),
         earlier_remarks: BTreeMap::new(),
     })
 }
@@ -109,6 +111,12 @@ fn decide(
     let remark = remarks.remove(&gate.name);
     let (gate, unit, evidence) = (gate.clone(), unit(record, &value), evidence.clone());
     Ok(Decision { gate, value, verdict, more_needed, unit, action, evidence, remark })
+}
+
+/// The quality limits that the data misses, where its record was opened.
+fn missed(records: &BTreeMap<String, (Value, Evidence)>) -> Vec<String> {
+    let missed = records.get("data").and_then(|(record, _)| record["missed"].as_array());
+    missed.into_iter().flatten().filter_map(|limit| limit.as_str().map(String::from)).collect()
 }
 
 /// A record's JSON and its digest; it must be this experiment's.
@@ -190,7 +198,7 @@ mod tests {
             folder.path(),
             &(gate("enough", "data.verified") + &gate("falls", "training.validation_loss_fall")),
         );
-        let data = json!({"digest": exp.digest(Phase::Data), "verified": 512});
+        let data = json!({"digest": exp.digest(Phase::Data), "verified": 512, "missed": ["too few"]});
         artifact::write_json(&exp.record_file("data"), &data).unwrap();
         let missing = run(&exp).unwrap_err().to_string();
         assert!(missing.contains("no record of training"), "{missing}");
@@ -201,6 +209,8 @@ mod tests {
         assert_eq!(record.decisions[0].verdict, Verdict::Pass);
         assert_eq!(record.decisions[1].value.estimate, 1.5);
         assert_eq!(record.overall(), Verdict::Fail);
+        assert_eq!(record.missed, ["too few"]);
+        assert!(of_phase(&exp, "training").unwrap().missed.is_empty());
 
         let page_file = exp.run_file("decisions.md");
         let page = fs::read_to_string(&page_file).unwrap().replacen("- Name:", "- Name: Ada", 1);

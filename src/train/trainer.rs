@@ -121,6 +121,8 @@ impl<'a> Run<'a> {
         let job = self.job;
         let total = job.optimizer.steps;
         let progress = Progress::new(job.name.clone(), total);
+        // Evaluations measure without smoothing: the two must not be taken for the same number.
+        let loss = if job.label_smoothing > 0.0 { "smoothed loss" } else { "loss" };
         progress.add(self.position.step);
         if self.position.step == 0 {
             // A state exists from the first moment, so that "the last good checkpoint" is never missing.
@@ -136,7 +138,7 @@ impl<'a> Run<'a> {
             progress.note(
                 1,
                 format!(
-                    "loss {:.3} nats/token  lr {:.1e}  {:.0} tokens/s  {left:.0} min left",
+                    "{loss} {:.3} nats/token  lr {:.1e}  {:.0} tokens/s  {left:.0} min left",
                     row.loss, row.lr, row.tokens_per_second
                 ),
             );

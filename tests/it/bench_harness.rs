@@ -287,7 +287,7 @@ fn the_phase_measures_reopens_and_refuses_what_it_was_not_made_with() {
 
     let page = fs::read_to_string(exp.run_file("report.html")).unwrap();
     assert!(page.contains("Self-test: 5 of 5") && page.contains("is_even") && !page.contains("<script"));
-    assert!(report::markdown(record).contains("| pass@1 |"));
+    assert!(report::markdown(record).contains("| pass@1 [over tasks] |"));
     assert_eq!(report::task_table(record).unwrap().height(), 5);
     assert_eq!(report::attempt_table(&first.after).unwrap().height(), 10);
     assert!(report::checkpoint_table(record).unwrap().height() > 8);

@@ -10,6 +10,19 @@ use crate::experiment::BenchConfig;
 use crate::generate::mean_log_likelihood;
 use crate::sandbox::Outcome;
 
+/// Outcomes by name, what is nearest to a solution first.
+pub(super) const OUTCOMES: [&str; 9] = [
+    "passed",
+    "wrong_answer",
+    "exception",
+    "name_error",
+    "timed_out",
+    "out_of_memory",
+    "syntax_error",
+    "empty",
+    "collapsed",
+];
+
 /// The name of an outcome in tables: `passed`, `wrong_answer`, `exception`, …
 pub fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {

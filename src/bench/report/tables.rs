@@ -3,51 +3,59 @@
 use polars::prelude::{Column, DataFrame};
 
 use crate::bench::pass_at_k::Interval;
-use crate::bench::report::outcome_name;
-use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol};
+use crate::bench::report::summary::OUTCOMES;
+use crate::bench::report::{CheckpointResult, EvaluationRecord, Protocol, V1Result, outcome_name};
 use crate::bench::run::Attempt;
 use crate::error::Result;
 
-/// Header and rows: one measure a row, one checkpoint a column.
+/// Header and rows: one measure a row, one checkpoint a column; what matters most comes first. A name ends with what its
+/// interval resamples: tasks, for what to expect of other tasks, or the attempts at these.
 pub fn checkpoint_rows(record: &EvaluationRecord) -> Vec<Vec<String>> {
     let both = [&record.before, &record.after];
-    let mut rows = vec![row("measure", both.map(|result| result.name.clone()))];
+    let mut rows = vec![row("measure [95 % interval]", both.map(|result| result.name.clone()))];
     let mut add = |name: &str, value: &dyn Fn(&CheckpointResult) -> String| rows.push(row(name, both.map(value)));
-    add("pass@1", &|result| percent(&result.pass_at_1));
-    add("pass@10", &|result| result.pass_at_10.as_ref().map_or("–".into(), percent));
-    add("pass@1 of the likeliest sample", &|result| result.pass_at_1_likeliest.as_ref().map_or("–".into(), percent));
-    add("expected to solve with one sample", &|result| {
+    add("pass@1 [over tasks]", &|result| percent(&result.pass_at_1));
+    add("pass@10 [over tasks]", &|result| result.pass_at_10.as_ref().map_or("–".into(), percent));
+    add("pass@1 of the likeliest sample [over tasks]", &|result| {
+        result.pass_at_1_likeliest.as_ref().map_or("–".into(), percent)
+    });
+    add("expected to solve with one sample [over attempts]", &|result| {
         let Interval { estimate, low, high, .. } = result.expected_solved;
         format!("{estimate:.1} of {} [{low:.1}, {high:.1}]", result.tasks.len())
     });
     add("solved at least once", &|result| format!("{} of {}", result.solved_once, result.tasks.len()));
-    add("valid syntax", &|result| percent(&result.syntax_valid));
-    add("non-trivial body", &|result| percent(&result.non_trivial));
-    add("collapsed", &|result| percent(&result.collapsed));
+    let earlier = [&record.v1_before, &record.v1_after].map(earlier_protocol);
+    rows.push(row("earlier protocol: solved [over tasks]", earlier));
+    let mut add = |name: &str, value: &dyn Fn(&CheckpointResult) -> String| rows.push(row(name, both.map(value)));
+    add("valid syntax [over attempts]", &|result| percent(&result.syntax_valid));
+    add("non-trivial body [over attempts]", &|result| percent(&result.non_trivial));
+    add("collapsed [over attempts]", &|result| percent(&result.collapsed));
+    let there = |name: &&str| both.iter().any(|result| result.outcomes.contains_key(*name));
+    for outcome in OUTCOMES.iter().filter(|name| there(name)) {
+        let name = format!("attempts: {}", outcome.replace('_', " "));
+        add(&name, &|result| result.outcomes.get(*outcome).unwrap_or(&0).to_string());
+    }
+    add("tokens/s", &|result| format!("{:.0}", result.tokens_per_second));
+    add("distinct 4-grams", &|result| format!("{:.1} %", 100.0 * result.shape.distinct_4));
+    add("white space", &|result| format!("{:.1} %", 100.0 * result.shape.whitespace));
     add("mean longest repetition: words and signs", &|result| format!("{:.1}", result.shape.repeated_pieces));
     add("mean longest repetition: characters", &|result| format!("{:.1}", result.shape.repeated_characters));
     add("words said twice in a row, a completion", &|result| format!("{:.2}", result.shape.stuttered_words));
-    add("distinct 4-grams", &|result| format!("{:.1} %", 100.0 * result.shape.distinct_4));
-    add("white space", &|result| format!("{:.1} %", 100.0 * result.shape.whitespace));
-    let outcomes: std::collections::BTreeSet<&String> = both.iter().flat_map(|result| result.outcomes.keys()).collect();
-    for outcome in outcomes {
-        add(&format!("attempts: {outcome}"), &|result| result.outcomes.get(outcome).unwrap_or(&0).to_string());
-    }
-    add("tokens/s", &|result| format!("{:.0}", result.tokens_per_second));
-    let v1 = [&record.v1_before, &record.v1_after].map(|v1| {
-        if v1.draws.is_empty() {
-            return "not drawn".into();
-        }
-        let Interval { estimate, low, high, .. } = v1.solved;
-        let solved = || v1.draws.iter().map(|draw| draw.solved);
-        let draws = match v1.draws.len() {
-            1..=5 => format!("draws {}", solved().map(|count| count.to_string()).collect::<Vec<_>>().join(", ")),
-            many => format!("{many} draws, {} to {}", solved().min().unwrap_or(0), solved().max().unwrap_or(0)),
-        };
-        format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; {draws}", v1.tasks)
-    });
-    rows.push(row("earlier protocol: solved", v1));
     rows
+}
+
+/// What the earlier attempt's protocol solved, and how far its draws lie apart.
+fn earlier_protocol(v1: &V1Result) -> String {
+    if v1.draws.is_empty() {
+        return "not drawn".into();
+    }
+    let Interval { estimate, low, high, .. } = v1.solved;
+    let solved = || v1.draws.iter().map(|draw| draw.solved);
+    let draws = match v1.draws.len() {
+        1..=5 => format!("draws {}", solved().map(|count| count.to_string()).collect::<Vec<_>>().join(", ")),
+        many => format!("{many} draws, {} to {}", solved().min().unwrap_or(0), solved().max().unwrap_or(0)),
+    };
+    format!("{estimate:.1} of {} [{low:.1}, {high:.1}]; {draws}", v1.tasks)
 }
 
 /// Header and rows: one task a row.
@@ -180,4 +188,26 @@ pub fn attempt_table(attempts: &[Attempt]) -> Result<DataFrame> {
         Column::new("body".into(), text(&|a| a.body.clone())),
     ];
     Ok(DataFrame::new(attempts.len(), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gate_asks_for_stands_above_what_is_mostly_zero() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/figures/records/evaluation.json");
+        let record: EvaluationRecord = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let rows = checkpoint_rows(&record);
+        let place = |start: &str| rows.iter().position(|row| row[0].starts_with(start)).expect(start);
+        assert!(place("earlier protocol") < place("valid syntax"));
+        assert!(place("attempts: passed") < place("attempts: wrong answer"));
+        assert!(place("attempts: wrong answer") < place("mean longest repetition"));
+        let attempts = record.after.outcomes.values().sum::<usize>();
+        let shown = rows.iter().filter(|row| row[0].starts_with("attempts: "));
+        assert_eq!(shown.map(|row| row[2].parse::<usize>().unwrap()).sum::<usize>(), attempts, "no outcome is lost");
+        // Whatever has an interval says over what.
+        let (with, without): (Vec<_>, Vec<_>) = rows[1..].iter().partition(|row| row[1].contains('['));
+        assert!(with.iter().all(|row| row[0].contains("[over ")) && !without.iter().any(|row| row[2].contains('[')));
+    }
 }

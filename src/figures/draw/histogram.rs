@@ -3,13 +3,13 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, Drawn, legend, nice_ceiling, reference, text, tick};
+use super::{Area, Axis, Drawn, legend, patch, reference, text, tick};
 use crate::figures::chart::Histogram;
 use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
 
 pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, scale: u32) -> Drawn<DB> {
     let names: Vec<&str> = histogram.groups.iter().map(|(name, _)| name.as_str()).collect();
-    let area = legend(&names, area, scale)?;
+    let area = legend(&names, area, scale, |row, index, at| patch(row, index, at, scale))?;
     let bins = histogram.groups.iter().map(|(_, counts)| counts.len()).max().unwrap_or(0);
     let count = |bin: usize, groups: usize| -> f64 {
         histogram.groups.iter().take(groups).map(|(_, counts)| counts.get(bin).copied().unwrap_or(0.0)).sum()
@@ -17,14 +17,18 @@ pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, s
     let all = histogram.groups.len();
     let tallest = (0..bins).map(|bin| count(bin, all)).fold(0.0, f64::max);
     let last = histogram.start + histogram.width * bins as f64;
-    let right = histogram.references.iter().map(|(x, _)| *x + histogram.width).fold(last, f64::max);
-    let top = nice_ceiling(tallest * 1.12);
+    let start = histogram.start;
+    let right = histogram.references.iter().map(|(x, _)| *x).fold(last, f64::max).max(start + histogram.width);
+    // Bins of whole numbers begin between two of them, so the axis begins there too and not at a tick.
+    let across = Axis::new(start, right, 12).from(start);
+    let upwards = Axis::new(0.0, tallest.max(1.0), 6);
+    let top = upwards.range().end;
     let mut chart = ChartBuilder::on(&area)
         .margin_right(20 * scale)
         .margin_top(14 * scale)
         .x_label_area_size(44 * scale)
         .y_label_area_size(62 * scale)
-        .build_cartesian_2d(histogram.start..right, 0.0..top)?;
+        .build_cartesian_2d(across, upwards)?;
     chart
         .configure_mesh()
         .x_desc(histogram.x.as_str())
@@ -37,11 +41,9 @@ pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, s
         .light_line_style(TRANSPARENT)
         .x_label_formatter(&|x| tick(*x))
         .y_label_formatter(&|y| tick(*y))
-        .x_labels(10)
-        .y_labels(6)
         .draw()?;
     for bin in 0..bins {
-        let left = histogram.start + histogram.width * bin as f64;
+        let left = start + histogram.width * (bin as f64 + 0.03);
         let end = left + histogram.width * 0.94;
         for (group, color) in (0..all).zip(SERIES.iter().cycle()) {
             let (bottom, height) = (count(bin, group), count(bin, group + 1));

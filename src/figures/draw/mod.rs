@@ -4,7 +4,11 @@ mod bars;
 mod histogram;
 mod lines;
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -29,6 +33,7 @@ pub fn draw(chart: &Chart) -> Result<Figure> {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         render(chart, &root, 1).map_err(|e| failed(e.to_string()))?;
     }
+    let svg = described(&svg, chart);
     let (width, height) = (WIDTH * BITMAP_SCALE, height * BITMAP_SCALE);
     let mut pixels = vec![0; (width * height * 3) as usize];
     {
@@ -37,6 +42,13 @@ pub fn draw(chart: &Chart) -> Result<Figure> {
     }
     let png = encode(&pixels, width, height).map_err(|e| failed(e.to_string()))?;
     Ok(Figure { name: chart.name.clone(), title: chart.title.clone(), caption: chart.caption.clone(), svg, png })
+}
+
+/// The SVG with the chart's title and caption for those who do not see it.
+fn described(svg: &str, chart: &Chart) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let (title, caption) = (escaped(&chart.title), escaped(&chart.caption));
+    svg.replacen(">\n", &format!(">\n<title>{title}</title>\n<desc>{caption}</desc>\n"), 1)
 }
 
 fn encode(pixels: &[u8], width: u32, height: u32) -> std::result::Result<Vec<u8>, png::EncodingError> {
@@ -83,11 +95,12 @@ fn render<DB: DrawingBackend>(chart: &Chart, root: &Area<DB>, scale: u32) -> Dra
 /// Height of the legend's row.
 const LEGEND: u32 = 24;
 
-/// One row of labelled colour patches; returns the area below it.
+/// One row of labels, each behind what `sign` draws for its index around a place; returns the area below it.
 fn legend<DB: DrawingBackend>(
     labels: &[&str],
     area: &Area<DB>,
     scale: u32,
+    sign: impl Fn(&Area<DB>, usize, (i32, i32)) -> Drawn<DB>,
 ) -> std::result::Result<Area<DB>, Failure<DB>> {
     if labels.len() < 2 {
         return Ok(area.clone());
@@ -96,12 +109,19 @@ fn legend<DB: DrawingBackend>(
     let (row, below) = area.split_vertically(LEGEND * scale);
     let middle = text(13, scale).pos(Pos::new(HPos::Left, VPos::Center));
     let mut x = 8 * s;
-    for (label, color) in labels.iter().zip(SERIES.iter().cycle()) {
-        row.draw(&Rectangle::new([(x, 4 * s), (x + 14 * s, 16 * s)], color.filled()))?;
-        row.draw(&Text::new(label.to_string(), (x + 20 * s, 10 * s), middle.clone()))?;
-        x += (20 + width(label, 13) as i32 + 24) * s;
+    for (index, label) in labels.iter().enumerate() {
+        sign(&row, index, (x + 9 * s, 10 * s))?;
+        row.draw(&Text::new(label.to_string(), (x + 24 * s, 10 * s), middle.clone()))?;
+        x += (24 + width(label, 13) as i32 + 20) * s;
     }
     Ok(below)
+}
+
+/// The sign of a colour in a legend.
+fn patch<DB: DrawingBackend>(row: &Area<DB>, index: usize, (x, y): (i32, i32), scale: u32) -> Drawn<DB> {
+    let s = scale as i32;
+    let ends = [(x - 7 * s, y - 6 * s), (x + 7 * s, y + 6 * s)];
+    row.draw(&Rectangle::new(ends, SERIES[index % SERIES.len()].filled()))
 }
 
 /// Dashes of a reference line between two points, on a white ground that lifts them from what they cross.
@@ -116,16 +136,48 @@ fn reference<DB: DrawingBackend, X: Ranged<ValueType = f64>, Y: Ranged<ValueType
     Ok(())
 }
 
-/// Rounds up to 1, 2, 2.5 or 5 times a power of ten.
-fn nice_ceiling(value: f64) -> f64 {
-    if value <= 0.0 || !value.is_finite() {
-        return 1.0;
+/// An axis with ticks at multiples of a round number.
+struct Axis {
+    coordinate: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// The axis that holds a range in at most `most` steps, from tick to tick.
+    fn new(low: f64, high: f64, most: u32) -> Self {
+        let power = 10f64.powf(((high - low) / f64::from(most)).log10().floor());
+        let ends = |step: f64| ((low / step + 1e-6).floor(), (high / step - 1e-6).ceil());
+        let fits = |step: &f64| ends(*step).1 - ends(*step).0 <= f64::from(most);
+        // Counts stand on these axes, so 2.5 is no step.
+        let mut steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power).into_iter().filter(|step| *step != 2.5);
+        let step = steps.find(fits).unwrap_or(20.0 * power);
+        let (first, last) = ends(step);
+        let ticks: Vec<f64> = (first as i64..=last as i64).map(|place| place as f64 * step).collect();
+        Self { coordinate: (first * step..last * step).into(), ticks }
     }
-    let power = 10f64.powf(value.log10().floor());
-    let step = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
-        .into_iter()
-        .find(|step| value <= step * power * 1.000_001);
-    step.unwrap_or(10.0) * power
+
+    /// The same axis, begun later.
+    fn from(self, low: f64) -> Self {
+        let ticks = self.ticks.into_iter().filter(|tick| *tick >= low).collect();
+        Self { coordinate: (low..self.coordinate.range().end).into(), ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.coordinate.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.coordinate.range()
+    }
 }
 
 fn tick(value: f64) -> String {

@@ -69,10 +69,12 @@ impl Floor {
     pub fn finding(&self) -> Finding {
         let above = self.lowest - self.floor;
         let sound = above > FLOOR_MARGIN;
-        let numbers = format!(
-            "lowest reported loss {:.4} at step {}, {above:.4} above the floor {:.4} of label smoothing",
-            self.lowest, self.step, self.floor
-        );
+        let lowest = format!("lowest reported loss {:.4} at step {}", self.lowest, self.step);
+        let numbers = if self.floor > 0.0 {
+            format!("{lowest}, {above:.4} above the floor {:.4} of label smoothing", self.floor)
+        } else {
+            format!("{lowest}; no label smoothing, so no floor")
+        };
         let says = if sound { numbers } else { format!("{numbers}: it knows the answer it is asked for") };
         finding("label-smoothing floor", sound, says)
     }

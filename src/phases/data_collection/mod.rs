@@ -58,11 +58,16 @@ pub fn run(exp: &Experiment) -> Result<DataCollection> {
             crate::artifact::write_jsonl(&path, &items)?;
             // From the project's root: notebooks keep what is printed, and are the same on every machine.
             let shown = path.strip_prefix(&exp.root).unwrap_or(&path).display();
-            println!("a person's judgement is wanted: {} rows in {shown}", items.len());
+            println!("a person's judgement is wanted: {} rows in {shown}{}", items.len(), missed(&collection.record));
         }
     }
     files::write(exp, &raw, &collection, inputs)?;
     Ok(collection)
+}
+
+/// The quality limits that are missed, as the end of a sentence.
+fn missed(record: &DataRecord) -> String {
+    if record.missed.is_empty() { String::new() } else { format!("; missed: {}", record.missed.join("; ")) }
 }
 
 /// Whether a gate on the data fails or a quality limit is missed.

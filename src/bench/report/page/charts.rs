@@ -5,20 +5,8 @@ use std::fmt::Write;
 
 use crate::bench::pass_at_k::Interval;
 use crate::bench::report::highlight::escape;
+use crate::bench::report::summary::OUTCOMES;
 use crate::bench::report::{CheckpointResult, EvaluationRecord, TaskResult};
-
-/// Outcomes in the order in which they are stacked: what is nearest to a solution first.
-const ORDER: [&str; 9] = [
-    "passed",
-    "wrong_answer",
-    "exception",
-    "name_error",
-    "timed_out",
-    "out_of_memory",
-    "syntax_error",
-    "empty",
-    "collapsed",
-];
 
 /// Width and height of a rate's bar in pixels.
 const BAR: (f64, f64) = (120.0, 14.0);
@@ -28,7 +16,7 @@ pub(super) fn outcomes(page: &mut String, results: [&CheckpointResult; 2]) {
     page.push_str("<h2>How attempts end</h2>\n");
     for result in results {
         let _ = write!(page, "<h3>{}: {} attempts</h3><div class=\"stack\">", escape(&result.name), result.attempts);
-        for name in ORDER {
+        for name in OUTCOMES {
             let count = *result.outcomes.get(name).unwrap_or(&0);
             let share = 100.0 * count as f64 / result.attempts.max(1) as f64;
             if count > 0 {
@@ -45,7 +33,7 @@ pub(super) fn outcomes(page: &mut String, results: [&CheckpointResult; 2]) {
     }
     page.push_str("<div class=\"legend\">");
     let there = |name: &&str| results.iter().any(|result| result.outcomes.contains_key(*name));
-    for name in ORDER.iter().filter(|name| there(name)) {
+    for name in OUTCOMES.iter().filter(|name| there(name)) {
         let _ = write!(page, "<span><i class=\"{name}\"></i>{}</span>", name.replace('_', " "));
     }
     page.push_str("</div>\n");
@@ -129,7 +117,7 @@ mod tests {
         ];
         let style = include_str!("style.css");
         for name in all.iter().map(outcome_name) {
-            assert!(ORDER.contains(&name) && style.contains(&format!(".{name}{{")), "{name}");
+            assert!(OUTCOMES.contains(&name) && style.contains(&format!(".{name}{{")), "{name}");
         }
     }
 }
