@@ -58,7 +58,7 @@ fn files_can_be_chosen_and_a_stranger_is_named() {
 
 #[test]
 fn no_family_dominates() {
-    let tasks = generate(2, 4000, &[]).unwrap();
+    let tasks = generate(2, 8000, &[]).unwrap();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for task in &tasks {
         let choice = &task.provenance.as_ref().unwrap().original_id;
