@@ -5,6 +5,7 @@ use codelora::Experiment;
 use codelora::bench::pass_at_k::Interval;
 use codelora::bench::report::{EvaluationRecord, checkpoint_rows};
 use codelora::bench::twins::{TwinsRecord, Written};
+use codelora::decide;
 use codelora::experiment::Rule;
 use codelora::model::audit::{Finding, Floor};
 use codelora::phases::base_model::BaseModel;
@@ -132,7 +133,8 @@ pub fn training(run: &Training) -> Result<()> {
         rows.push(cells);
     }
     table("training", &rows);
-    let TrainingRecord { kept_step, tokens_seen, .. } = run.record;
+    let TrainingRecord { kept_step, tokens_seen, ref stop, .. } = run.record;
+    println!("{stop}");
     let padding = 100.0 * run.record.padding();
     println!(
         "kept step {kept_step}, {tokens_seen} supervised tokens seen, padding {padding:.1} % of what was computed\n"
@@ -204,16 +206,14 @@ pub fn judged(judged: &Judged) -> Result<()> {
 pub fn decisions(decisions: &Decisions) -> Result<()> {
     let mut rows = vec![words(["gate", "rule", "value", "verdict"])];
     for decision in &decisions.record.decisions {
-        let Interval { estimate, low, high, .. } = decision.value;
-        let exact = low == high;
-        let value =
-            if exact { number(estimate) } else { format!("{} [{}, {}]", number(estimate), number(low), number(high)) };
         let sign = match decision.gate.rule {
             Rule::AtLeast => "≥",
             Rule::AtMost => "≤",
         };
-        let rule = format!("{sign} {}", number(decision.gate.threshold));
-        rows.push(vec![decision.gate.name.clone(), rule, value, decision.verdict.name().to_string()]);
+        let gate = &decision.gate;
+        let rule = format!("{sign} {}", decide::threshold(&gate.metric, gate.threshold));
+        let value = decide::shown(&gate.metric, &decision.value);
+        rows.push(vec![gate.name.clone(), rule, value, decision.verdict.name().to_string()]);
     }
     table("decisions", &rows);
     for decision in &decisions.record.decisions {
@@ -275,10 +275,6 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
-}
-
-fn number(value: f64) -> String {
-    if value == value.trunc() { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
 /// Prints rows under a title; the first is the header, columns are as wide as they need.

@@ -313,15 +313,16 @@ impl Transformer {
     }
 
     /// Mean cross-entropy of hidden states `(n, hidden)` against the next tokens `(n)` u32, with label smoothing: a scalar
-    /// in nats per token. Equal to [`Transformer::logits`] and [`ops::cross_entropy`] in turn, and cheaper.
+    /// in nats per token. Without dropout equal to [`Transformer::logits`] and [`ops::cross_entropy`] in turn, and cheaper. Only an
+    /// adapter of the head drops anything.
     ///
     /// # Errors
     /// [`Error::Tensor`].
-    pub fn loss(&self, hidden: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    pub fn loss(&self, hidden: &Tensor, targets: &Tensor, smoothing: f64, dropout: &mut Dropout) -> Result<Tensor> {
         if self.floats == DType::F32 && self.lm_head.is_bare() {
             return Ok(ops::head_loss(hidden, self.lm_head.weight(), targets, smoothing)?);
         }
-        let logits = self.lm_head.forward(&hidden.to_dtype(self.floats)?, &mut Dropout::off())?;
+        let logits = self.lm_head.forward(&hidden.to_dtype(self.floats)?, dropout)?;
         Ok(ops::cross_entropy(&logits, targets, smoothing)?)
     }
 

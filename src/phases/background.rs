@@ -1,7 +1,7 @@
 //! Training as a process of its own: a cell that is stopped, or a kernel that is restarted, never takes the run with it.
 //!
 //! The child is this program's `train` verb. It writes what every run writes, so that anybody can follow it by its
-//! files. Its log stays locked as long as it lives, which is how others know.
+//! files. Its log stays locked as long as it lives, and the run's folder as long as anybody trains there: that is how others know.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct Background {
     pub folder: PathBuf,
     /// What the child prints.
     pub log: PathBuf,
+    /// Locked while a process trains there.
+    pub lock: PathBuf,
     /// Steps that the run will have.
     pub steps: usize,
 }
@@ -47,6 +49,7 @@ fn of(exp: &Experiment) -> Background {
         root: exp.root.clone(),
         folder: exp.run_file("training"),
         log: exp.run_file("training.log"),
+        lock: training::lock_file(exp),
         steps: exp.config.train.optimizer.steps,
     }
 }
@@ -71,7 +74,7 @@ pub fn start_with(exp: &Experiment, program: &Path) -> Result<Background> {
     // The lock first, the rest after: another kernel's run must not lose its log.
     let open = File::options().create(true).append(true).open(&run.log);
     let log = open.map_err(Error::io("open", &run.log))?;
-    if log.try_lock().is_err() {
+    if log.try_lock().is_err() || run.is_training() {
         return Ok(run);
     }
     log.set_len(0).map_err(Error::io("clear", &run.log))?;
@@ -102,9 +105,14 @@ fn program() -> Result<PathBuf> {
 }
 
 impl Background {
-    /// Whether the run goes on at this moment.
+    /// Whether the run goes on at this moment, whoever started it.
     pub fn is_running(&self) -> bool {
-        File::open(&self.log).is_ok_and(|log| log.try_lock_shared().is_err())
+        is_locked(&self.log) || self.is_training()
+    }
+
+    /// Whether a process takes steps in the run's folder: this program's child, or one of a terminal.
+    fn is_training(&self) -> bool {
+        is_locked(&self.lock)
     }
 
     /// The evaluations so far.
@@ -145,6 +153,10 @@ pub fn wait(exp: &Experiment, run: &Background) -> Result<Training> {
         return Err(Error::invalid(what, format!("read {}, mend the cause, and run this cell again", shown_path(run))));
     }
     training::run(&exp.clone().forced(false))
+}
+
+fn is_locked(file: &Path) -> bool {
+    File::open(file).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
 fn shown_path(run: &Background) -> String {

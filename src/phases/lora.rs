@@ -290,7 +290,9 @@ fn judge(proofs: &Proofs) -> Result<()> {
 }
 
 fn proof_batch(tokenizer: &Tokenizer) -> Result<Batch> {
-    let encoded: Vec<Vec<u32>> = TEXTS.iter().map(|text| tokenizer.encode(text)).collect::<Result<_>>()?;
+    // Four rows: from there on a block is one operation, as it is in training.
+    let encoded: Vec<Vec<u32>> =
+        TEXTS.iter().chain(&TEXTS).map(|text| tokenizer.encode(text)).collect::<Result<_>>()?;
     let seq = encoded.iter().map(Vec::len).min().unwrap_or(1) - 1;
     Ok(Batch {
         ids: encoded.iter().flat_map(|tokens| tokens[..seq].to_vec()).collect(),

@@ -1,6 +1,7 @@
 //! Phase 3: trains the adapter on the verified samples.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         let adapter = load_peft(&mut model, ADAPTER, &exp.run_file("adapter"), &base_digest)?;
         return Ok(Training { model, adapter, tokenizer, record });
     }
+    let _lock = lock(exp)?;
     let job = job(exp, inputs);
     let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
     let config = &exp.config.train;
@@ -103,7 +105,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         validation: validation_batches.fixed_subset(validation.len()),
         tokens_per_byte: None,
     };
-    let tasks = checked_tasks(&data);
+    let tasks = checked_tasks(&data, &validation);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
     let (device, floats) = device::open(config.compute.unwrap_or_default())?;
     // The proofs ran on the CPU, and so does what follows; only the steps are taken elsewhere.
@@ -119,6 +121,26 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         adapter = load_peft(&mut model, ADAPTER, &exp.run_file("adapter"), &base_digest)?;
     }
     Ok(Training { model, adapter, tokenizer, record })
+}
+
+/// The file that is locked while a process trains in the run's folder.
+pub(super) fn lock_file(exp: &Experiment) -> PathBuf {
+    exp.run_file("training.lock")
+}
+
+/// Keeps other processes out of the run's folder for as long as the file is held.
+fn lock(exp: &Experiment) -> Result<File> {
+    let path = lock_file(exp);
+    fs::create_dir_all(exp.run_file("")).map_err(Error::io("create", exp.run_file("")))?;
+    let open = File::options().create(true).append(true).open(&path);
+    let file = open.map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => {
+            let what = format!("another process trains in {}", exp.run_file("").display());
+            Err(Error::invalid(what, "wait until it has ended, or name another folder with --output-dir"))
+        }
+    }
 }
 
 /// The samples to train on and to validate on: phase 1's, or the files that the experiment names instead.
@@ -164,10 +186,10 @@ fn job(exp: &Experiment, digest: String) -> Job {
     }
 }
 
-/// The first validation samples that have tests.
-fn checked_tasks(data: &DataCollection) -> Vec<Task> {
+/// The first of the validation samples that have tests.
+fn checked_tasks(data: &DataCollection, validation: &[Sample]) -> Vec<Task> {
     let tasks: BTreeMap<&str, &Task> = data.tasks.iter().map(|task| (task.id.as_str(), task)).collect();
-    let with_tests = data.validation.iter().filter_map(|sample| tasks.get(sample.id.as_str()));
+    let with_tests = validation.iter().filter_map(|sample| tasks.get(sample.id.as_str()));
     with_tests.take(CHECKED_TASKS).map(|&task| task.clone()).collect()
 }
 

@@ -40,5 +40,5 @@ pub fn batch_loss(model: &Transformer, batch: &Batch, dropout: &mut Dropout, smo
         hidden = hidden.index_select(&positions, 0)?; // (supervised, hidden)
     }
     let targets = Tensor::from_slice(&batch.targets, batch.targets.len(), device)?;
-    model.loss(&hidden, &targets, smoothing)
+    model.loss(&hidden, &targets, smoothing, dropout)
 }

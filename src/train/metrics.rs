@@ -141,6 +141,19 @@ pub enum StopReason {
     TimeUp(f64),
 }
 
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => write!(f, "all steps were taken"),
+            Self::Patience(evaluations) => write!(f, "stopped early: {evaluations} evaluations without a better one"),
+            Self::Collapsed(share) => {
+                write!(f, "stopped by the alarm: {:.0} % of what the model wrote had collapsed", 100.0 * share)
+            }
+            Self::TimeUp(minutes) => write!(f, "stopped after {minutes:.0} min, the time allowed; it can be resumed"),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRecord {

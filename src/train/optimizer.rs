@@ -308,10 +308,23 @@ mod tests {
     }
 
     #[test]
-    fn a_clipped_gradient_has_the_largest_norm() {
-        let gradient = Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap();
-        let gradients = BTreeMap::from([("a".to_string(), gradient)]);
-        assert!((global_norm(&gradients).unwrap() - 5.0).abs() < 1e-9);
+    fn clipping_is_a_step_with_a_shorter_gradient() {
+        let gradients = |scale: f32| {
+            let values = [3.0, 4.0].map(|value: f32| value * scale);
+            BTreeMap::from([("a".to_string(), Tensor::new(&values, &Device::Cpu).unwrap())])
+        };
+        assert!((global_norm(&gradients(1.0)).unwrap() - 5.0).abs() < 1e-9);
+        let after = |gradient_scale: f32, step_scale: f64| {
+            let w = variable(&[0.5, -0.5], &[2]);
+            let parameters = BTreeMap::from([("a".to_string(), w.clone())]);
+            let mut optimizer = AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).unwrap();
+            // Two steps of unlike length: one alone has the same size whatever the scale.
+            optimizer.step(&gradients(gradient_scale), 0.1, step_scale).unwrap();
+            optimizer.step(&gradients(1.0), 0.1, 1.0).unwrap();
+            w.to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(after(1.0, 0.25), after(0.25, 1.0));
+        assert_ne!(after(1.0, 0.25), after(1.0, 1.0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::seed;
 use crate::train::average::{Average, average_start};
-use crate::train::batch::Batches;
+use crate::train::batch::{Batch, Batches};
 use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file, stable_until};
 use crate::train::loss::{batch_loss, bits_per_byte, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
@@ -46,6 +46,9 @@ pub fn fit(
     let _running = Running::begin();
     let mut run = Run::open(model, parameters, job, fixed)?;
     let stop = run.go(data, check)?;
+    if stop != StopReason::Finished {
+        println!("{}: {stop}", job.name);
+    }
     run.finish(stop)
 }
 
@@ -251,11 +254,12 @@ impl<'a> Run<'a> {
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
         let (job, step) = (self.job, self.position.step);
-        let validation_loss = mean_loss(self.model, &self.fixed.validation)?;
+        let [train_loss, validation_loss] = [&self.fixed.train, &self.fixed.validation].map(|set| self.measured(set));
+        let (train_loss, validation_loss) = (train_loss?, validation_loss?);
         let row = EvaluationRow {
             step,
             averaged,
-            train_loss: mean_loss(self.model, &self.fixed.train)?,
+            train_loss,
             validation_loss,
             bits_per_byte: self.fixed.tokens_per_byte.map(|tokens| bits_per_byte(validation_loss, tokens)),
             generated: check(step)?,
@@ -287,11 +291,27 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// The loss on a fixed set. A model that can no longer be measured is not asked to write code either.
+    fn measured(&self, set: &[Batch]) -> Result<f64> {
+        let loss = mean_loss(self.model, set)?;
+        if loss.is_finite() || set.is_empty() { Ok(loss) } else { Err(self.diverged(loss)) }
+    }
+
+    fn diverged(&self, loss: f64) -> Error {
+        Error::Diverged { step: self.position.step, loss, checkpoint: self.job.state_file() }
+    }
+
     fn save(&mut self) -> Result<()> {
         self.save_to(&self.job.state_file())
     }
 
+    /// Saves the run, unless its weights are no numbers: the last good state must stay.
     fn save_to(&mut self, file: &std::path::Path) -> Result<()> {
+        for variable in self.parameters.values() {
+            if !variable.sum_all()?.to_scalar::<f32>()?.is_finite() {
+                return Err(self.diverged(f64::NAN));
+            }
+        }
         self.position.seconds = self.seconds_before + self.begun.elapsed().as_secs_f64();
         self.position.averaged = self.average.taken();
         state::save(file, self.parameters, &self.optimizer, &self.average, &self.position)

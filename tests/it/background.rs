@@ -43,3 +43,22 @@ fn a_run_that_fails_says_why_and_a_changed_experiment_is_refused() {
     let said = background::start_with(&experiment, program()).unwrap_err().to_string();
     assert!(said.contains("experiment file"), "{said}");
 }
+
+#[test]
+fn a_run_of_a_terminal_is_found_and_no_second_one_starts_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small::experiment(folder.path(), |_| {});
+    let experiment = Experiment::open(&file).unwrap();
+    std::fs::create_dir_all(folder.path().join("run")).unwrap();
+    // What `codelora train` holds while it trains.
+    let held = std::fs::File::create(folder.path().join("run/training.lock")).unwrap();
+    held.lock().unwrap();
+    let run = background::start_with(&experiment, Path::new("/nowhere")).unwrap();
+    assert!(run.is_running());
+    let second = small::codelora(&["train", "--experiment", file.to_str().unwrap()]).output().unwrap();
+    let said = small::stderr(&second);
+    assert!(!second.status.success() && said.contains("another process trains in"), "{said}");
+    drop(held);
+    assert!(!run.is_running());
+    small::succeed(&["train", "--experiment", file.to_str().unwrap()]);
+}

@@ -39,7 +39,7 @@ fn loss(
 ) -> codelora::Result<(f32, Gradients)> {
     let ids = ids().narrow(0, rows.start, rows.len())?.contiguous()?;
     let states = model.hidden(&ids, &mut Dropout::off())?.flatten_to(1)?;
-    let loss = model.loss(&states, &ids.flatten_all()?, 0.1)?;
+    let loss = model.loss(&states, &ids.flatten_all()?, 0.1, &mut Dropout::off())?;
     let found = loss.backward()?;
     let gradients = vars.iter().map(|(key, var)| {
         let gradient = found.get(var).unwrap_or_else(|| panic!("{key} has no gradient"));
@@ -94,4 +94,15 @@ fn a_batch_and_its_sequences_alone_give_the_same_loss_and_gradients() -> codelor
         agree(&model, &parameters)?;
     }
     Ok(())
+}
+
+/// The switch is the process's, so the proofs run again in one of their own.
+#[test]
+fn composed_operations_pass_the_same_proofs() {
+    let program = std::env::current_exe().unwrap();
+    let mut again = std::process::Command::new(program);
+    let output = again.args(["model_golden::", "model_proofs::"]).env("CODELORA_COMPOSED", "1").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("adapters_agree_with_peft_in_logits_gradients_and_ten_steps ... ok"), "{said}");
 }

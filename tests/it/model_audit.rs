@@ -42,7 +42,7 @@ fn trained(attention: Attention) -> codelora::Result<Transformer> {
     for _ in 0..120 {
         let hidden = model.hidden(&ids().narrow(1, 0, 23)?, &mut Dropout::off())?;
         let targets = ids().narrow(1, 1, 23)?.flatten_all()?;
-        optimizer.backward_step(&model.loss(&hidden.flatten_to(1)?, &targets, 0.0)?)?;
+        optimizer.backward_step(&model.loss(&hidden.flatten_to(1)?, &targets, 0.0, &mut Dropout::off())?)?;
     }
     Ok(model)
 }

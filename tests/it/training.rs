@@ -11,6 +11,7 @@ use codelora::data::task::{Sample, Task};
 use codelora::error::Error;
 use codelora::experiment::{Compute, Experiment, LoraConfig, OptimizerConfig, Schedule};
 use codelora::model::config::ArchConfig;
+use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
 use codelora::model::transformer::Transformer;
 use codelora::model::{checkpoint, device, lora};
@@ -18,7 +19,7 @@ use codelora::seed;
 use codelora::tokenizer::Tokenizer;
 use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
 use codelora::train::job::{FixedSets, Job, Keep, request_stop};
-use codelora::train::loss::mean_loss;
+use codelora::train::loss::{batch_loss, mean_loss};
 use codelora::train::metrics::{GeneratedCheck, StopReason, TrainingRecord};
 use codelora::train::optimizer::Betas;
 use codelora::train::trainer::fit;
@@ -47,6 +48,29 @@ fn fresh() -> (Transformer, BTreeMap<String, Var>) {
     let weights: BTreeMap<String, Tensor> =
         parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
     (Transformer::from_weights(&arch(), &weights).unwrap(), parameters)
+}
+
+fn adapter_config(targets: &str, dropout: f64, lr_ratio: f64) -> LoraConfig {
+    LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        dropout,
+        targets: vec![targets.into()],
+        rslora: false,
+        dora: false,
+        lr_ratio,
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+    }
+}
+
+/// Moves every B away from zero, where A has no gradient.
+fn disturb(parameters: &BTreeMap<String, Var>, size: f32) {
+    for (name, b) in parameters.iter().filter(|(name, _)| name.contains("lora_B")) {
+        let rng = &mut seed::rng(5, name);
+        let values: Vec<f32> = (0..b.elem_count()).map(|_| rng.random_range(-size..size)).collect();
+        b.set(&Tensor::from_vec(values, b.shape(), &Device::Cpu).unwrap()).unwrap();
+    }
 }
 
 /// Documents that count upwards: something to learn.
@@ -254,15 +278,31 @@ fn a_loss_that_is_no_number_stops_the_run_with_a_good_checkpoint() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let data = windows(folder.path());
-    let mut job = new_job(&folder.path().join("run"), 20);
+    let folder_of = folder.path();
+    let mut job = new_job(&folder_of.join("run"), 20);
     job.optimizer.lr = f64::INFINITY;
     let (result, _) = train(&job, &data, &mut none);
-    let Err(Error::Diverged { step, checkpoint, .. }) = result else { panic!("{result:?}") };
-    assert_eq!(step, 2);
-    let state = checkpoint::read_safetensors(&checkpoint, &Device::Cpu).unwrap();
-    for (name, tensor) in state {
-        let sum = tensor.sum_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(sum.is_finite(), "{name} of the last good checkpoint");
+    let good = |result: codelora::Result<TrainingRecord>, expected: usize| {
+        let Err(Error::Diverged { step, checkpoint, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(step, expected);
+        for (name, tensor) in checkpoint::read_safetensors(&checkpoint, &Device::Cpu).unwrap() {
+            let sum = tensor.sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(sum.is_finite(), "{name} of the last good checkpoint");
+        }
+    };
+    good(result, 2);
+    // An evaluation right after the fatal step must neither save it nor ask the model to write.
+    job.eval_every = 1;
+    for (folder, measured) in [("evaluated", true), ("saved", false)] {
+        job.folder = folder_of.join(folder);
+        let fixed = if measured { data.step(1).unwrap() } else { Vec::new() };
+        let fixed = FixedSets { validation: fixed, ..FixedSets::default() };
+        let mut check = |step: usize| {
+            assert!(step == 0 || !measured, "a model that is no model was asked to write");
+            Ok(None)
+        };
+        let (model, parameters) = fresh();
+        good(fit(&model, &parameters, &job, &data, &fixed, &mut check), 1);
     }
 }
 
@@ -356,17 +396,7 @@ fn training_an_adapter_leaves_every_bit_of_the_base() {
     let folder = tempfile::tempdir().unwrap();
     let (mut model, _) = fresh();
     let before = checkpoint::digest(&model.weights()).unwrap();
-    let config = LoraConfig {
-        rank: 4,
-        alpha: 8.0,
-        dropout: 0.1,
-        targets: vec!["all-linear".into()],
-        rslora: false,
-        dora: false,
-        lr_ratio: 1.0,
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
-    };
+    let config = adapter_config("all-linear", 0.1, 1.0);
     let adapter = lora::attach(&mut model, &config, &mut seed::rng(5, "adapter")).unwrap();
     let data = SampleBatches::new(samples(64), 16, 1, 1, 5).unwrap();
     let mut job = new_job(folder.path(), 20);
@@ -497,4 +527,73 @@ fn the_full_size_base_takes_its_first_twenty_steps_and_resumes() {
     assert!((record.steps[0].loss - 8.99).abs() < 0.3, "{record:?}");
     assert!(record.steps[10].loss < record.steps[0].loss, "what was learned was lost on the way");
     assert!(record.evaluations[2].validation_loss < record.evaluations[0].validation_loss - 1.0, "{record:?}");
+}
+
+/// One step of an adapter on every linear layer and on the head, and its parameters after it.
+fn one_step(lr_ratio: f64) -> BTreeMap<String, Vec<f32>> {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut model, _) = fresh();
+    let config = adapter_config("all-linear", 0.0, lr_ratio);
+    let parameters = lora::attach(&mut model, &config, &mut seed::rng(5, "adapter")).unwrap().parameters();
+    disturb(&parameters, 0.05);
+    let data = SampleBatches::new(samples(16), 16, 1, 1, 5).unwrap();
+    let mut job = new_job(folder.path(), 1);
+    (job.lr_ratio, job.optimizer.weight_decay, job.optimizer.warmup_steps) = (lr_ratio, 0.0, 0);
+    let before: BTreeMap<String, Tensor> =
+        parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().copy().unwrap())).collect();
+    fit(&model, &parameters, &job, &data, &FixedSets::default(), &mut none).unwrap();
+    let moved = |(name, after): (&String, &Var)| {
+        let step = (after.as_tensor() - &before[name]).unwrap().flatten_all().unwrap();
+        (name.clone(), step.to_vec1::<f32>().unwrap())
+    };
+    parameters.iter().map(moved).collect()
+}
+
+#[test]
+fn the_learning_rate_ratio_of_lora_plus_is_that_of_b_alone() {
+    let _turn = turn();
+    let (plain, plus) = (one_step(1.0), one_step(16.0));
+    for (name, step) in &plain {
+        let factor = if name.contains("lora_B") { 16.0 } else { 1.0 };
+        for (a, b) in step.iter().zip(&plus[name]) {
+            assert!((a * factor - b).abs() <= 1e-3 * (a * factor).abs() + 1e-7, "{name}: {a} and {b}");
+        }
+        assert!(step.iter().any(|step| *step != 0.0), "{name} did not move");
+    }
+}
+
+#[test]
+fn a_loss_of_supervised_positions_is_that_of_all_logits_picked_by_hand() {
+    let (model, _) = fresh();
+    let data = SampleBatches::new(samples(9), 9, 1, 1, 5).unwrap();
+    let batch = &data.step(1).unwrap()[0];
+    assert!(batch.real < batch.rows * batch.seq && batch.supervised.len() < batch.real);
+    let loss = mean_loss(&model, std::slice::from_ref(batch)).unwrap();
+    let ids = Tensor::from_slice(&batch.ids, (batch.rows, batch.seq), &Device::Cpu).unwrap();
+    let logits: Vec<Vec<f32>> = model.forward(&ids).unwrap().flatten(0, 1).unwrap().to_vec2().unwrap();
+    let nats = batch.supervised.iter().zip(&batch.targets).map(|(&position, &target)| {
+        let row: Vec<f64> = logits[position as usize].iter().map(|&logit| f64::from(logit)).collect();
+        let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        top + row.iter().map(|logit| (logit - top).exp()).sum::<f64>().ln() - row[target as usize]
+    });
+    let expected = nats.sum::<f64>() / batch.targets.len() as f64;
+    assert!((loss - expected).abs() < 1e-5, "{loss} and {expected}");
+}
+
+#[test]
+fn an_adapter_of_the_head_drops_in_training_alone() {
+    let mut config = arch();
+    (config.tie_word_embeddings, config.attention_dropout, config.residual_dropout) = (false, 0.0, 0.0);
+    let parameters = init(&config, &mut seed::rng(5, "weights"), &Device::Cpu).unwrap();
+    let weights = parameters.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+    let mut model = Transformer::from_weights(&config, &weights).unwrap();
+    let of_head = adapter_config("lm_head", 0.5, 1.0);
+    let adapter = lora::attach(&mut model, &of_head, &mut seed::rng(5, "adapter")).unwrap();
+    disturb(&adapter.parameters(), 1.0);
+    let batch = &SampleBatches::new(samples(9), 9, 1, 1, 5).unwrap().step(1).unwrap()[0];
+    let loss = |dropout: &mut Dropout| batch_loss(&model, batch, dropout, 0.0).unwrap().to_scalar::<f32>().unwrap();
+    let (off, again) = (loss(&mut Dropout::off()), loss(&mut Dropout::off()));
+    assert_eq!(off.to_bits(), again.to_bits());
+    let on = loss(&mut Dropout::new(seed::rng(5, "masks")));
+    assert!((on - off).abs() > 1e-3, "{on} and {off}");
 }

@@ -102,3 +102,40 @@ fn every_variant_of_the_adapter_is_proven_trained_and_saved() {
         assert!(run.join("adapter/adapter_model.safetensors").is_file(), "{name}");
     }
 }
+
+#[test]
+fn every_flag_of_the_plan_takes_the_place_of_what_the_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = experiment(folder.path(), |config| config.train.optimizer.steps = 40);
+    let file = file.to_str().unwrap();
+    succeed(&["data", "--experiment", file]);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // The named files in other places than the experiment's: the base and the samples that it names are gone.
+    std::fs::rename(path("base"), path("mine")).unwrap();
+    let samples = std::fs::read_to_string(path("data/v2_train.jsonl")).unwrap();
+    let lines: Vec<&str> = samples.lines().collect();
+    std::fs::write(path("train.jsonl"), lines[..9].join("\n") + "\n").unwrap();
+    std::fs::write(path("val.jsonl"), lines[9..12].join("\n") + "\n").unwrap();
+    std::fs::remove_dir_all(path("data")).unwrap();
+    let named = [
+        ("--init-checkpoint", path("mine/model.safetensors")),
+        ("--arch-json", path("mine/arch.json")),
+        ("--tokenizer-path", path("mine/tokenizer.json")),
+        ("--data-path", path("train.jsonl")),
+        ("--val-path", path("val.jsonl")),
+        ("--output-dir", path("elsewhere")),
+        ("--max-steps", "3".into()),
+        ("--lr", "0.002".into()),
+        ("--batch-size", "2".into()),
+        ("--eval-interval", "2".into()),
+    ];
+    let flags = named.iter().flat_map(|(flag, value)| [*flag, value.as_str()]);
+    let arguments: Vec<&str> = ["train", "--experiment", file].into_iter().chain(flags).collect();
+    succeed(&arguments);
+    let record = record(&folder.path().join("elsewhere"));
+    assert_eq!(record.steps.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(record.evaluations.iter().map(|row| row.step).collect::<Vec<_>>(), [0, 2, 3]);
+    assert!(record.steps.iter().all(|row| row.lr <= 0.002) && record.steps.iter().any(|row| row.lr > 0.0001));
+    let written = record.evaluations[0].generated.as_ref().map_or(0, |check| check.samples);
+    assert_eq!(written, 3, "the tasks to solve are those of --val-path");
+}

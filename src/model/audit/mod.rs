@@ -84,5 +84,5 @@ fn next_token_loss(model: &Transformer, ids: &Tensor) -> Result<Tensor> {
         return Err(Error::invalid("an audit needs sequences of at least two tokens", "pass longer samples"));
     }
     let hidden = model.hidden(&ids.narrow(1, 0, seq - 1)?, &mut Dropout::off())?;
-    model.loss(&hidden.flatten_to(1)?, &ids.narrow(1, 1, seq - 1)?.flatten_all()?, 0.0)
+    model.loss(&hidden.flatten_to(1)?, &ids.narrow(1, 1, seq - 1)?.flatten_all()?, 0.0, &mut Dropout::off())
 }

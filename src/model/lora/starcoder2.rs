@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Adapter;
 use super::peft::{self, PeftConfig};
-use super::{Adapter, rank_and_alpha};
+use super::targets::rank_and_alpha;
 use crate::error::Result;
 use crate::model::starcoder2::{divide, modules};
 

@@ -23,6 +23,7 @@ mod norm;
 mod simd;
 mod slices;
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Result, Tensor};
@@ -33,9 +34,11 @@ use crate::model::dropout::Mask;
 pub use block::{Block, Norm, Projection, Update};
 pub(in crate::model) use simd::vectorised;
 
-static FUSED: AtomicBool = AtomicBool::new(true);
+/// One switch for every operation: the fused form, or with `CODELORA_COMPOSED` in the environment the composed one.
+static FUSED: LazyLock<AtomicBool> = LazyLock::new(|| AtomicBool::new(std::env::var_os("CODELORA_COMPOSED").is_none()));
 
-/// Chooses the fused (default) or the composed form of every operation, for the whole process.
+/// Chooses the fused (default) or the composed form of every operation, for the whole process. The environment variable
+/// `CODELORA_COMPOSED` chooses the composed form from the start, to tell a fault of an operation from one of the model.
 pub fn set_fused(on: bool) {
     FUSED.store(on, Ordering::Relaxed);
 }
