@@ -28,6 +28,9 @@ pub use lora::LoraConfig;
 pub use optimizer::{Compute, OptimizerConfig, Schedule};
 pub use train::TrainConfig;
 
+/// Where the public datasets are looked for and downloaded to, unless the user names a folder: below the project's root.
+pub const EXTERNAL: &str = "data/external";
+
 /// An experiment, opened: its configuration, where it stands and whether artifacts must be recomputed.
 #[derive(Debug, Clone)]
 pub struct Experiment {
@@ -118,7 +121,7 @@ impl Experiment {
             Some(root) => root.to_path_buf(),
             None => std::env::current_dir().map_err(Error::io("read", "."))?,
         };
-        let external = root.join("data/external");
+        let external = root.join(EXTERNAL);
         Ok(Self { config, root, file, external, force: false })
     }
 

@@ -24,11 +24,12 @@ LINE = re.compile(r"^(\S+)\.ipynb: cell (\d+)/(\d+) in ([0-9.]+) s$")
 
 
 def machine():
-    """Processor and its cores, as in the other records, and the threads."""
+    """Processor, its cores and its widest vectors, as in the other records, and the threads."""
     text = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", text, re.M)
     cores = len(re.findall(r"^processor", text, re.M))
-    return f"{model[1] if model else 'unknown'} {cores} cores".replace(",", " "), cores
+    vectors = next((name for flag, name in [("avx512f", " AVX-512"), ("avx2", " AVX2")] if re.search(rf"\b{flag}\b", text)), "")
+    return f"{model[1] if model else 'unknown'} {cores} cores{vectors}".replace(",", " "), cores
 
 
 def before_figure(notebook):

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def ours(options, workload, threads):
-    """One turn of codelora: its row."""
+    """One turn of codelora: the median of its repeats, and its row."""
     with tempfile.TemporaryDirectory() as folder:
         command = [options.codelora, "bench-speed", "--only", workload, "--repeat", str(options.repeat), "--records", folder]
         if options.external:
@@ -41,7 +41,7 @@ def ours(options, workload, threads):
 
 
 def theirs(options, workload, engine, threads):
-    """One turn of a peer."""
+    """One turn of a peer: the median of its repeats."""
     command = [options.python, str(HERE / "torch_peer.py"), workload, "--inputs", options.inputs, "--base", options.base,
                "--repeat", str(options.repeat), "--threads", str(threads)]
     if engine.endswith("compiled"):
@@ -50,7 +50,7 @@ def theirs(options, workload, engine, threads):
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given")
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    return found["rates"], found["peak_mib"], None
+    return [statistics.median(found["rates"])], found["peak_mib"], None
 
 
 def merge(folder, workload, rows):

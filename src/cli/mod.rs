@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use codelora::data::fetch;
+use codelora::experiment::EXTERNAL;
 use codelora::phases::{data_collection, decisions, training, walk};
 use codelora::{Error, Experiment};
 
@@ -25,8 +26,7 @@ const DEFAULT_EXPERIMENT: &str = "data/experiments/quick.toml";
 
 /// Runs the verb that was asked for.
 pub fn run(cli: Cli) -> Result<()> {
-    let verb = cli.verb.unwrap_or_else(|| Verb::Run(Common::default()));
-    match verb {
+    match cli.verb.unwrap_or(Verb::Run(cli.common)) {
         Verb::Run(common) => {
             stop_on_request();
             let experiment = open(&common)?;
@@ -45,7 +45,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Base(args) => base::run(args),
         Verb::Train(args) => {
             stop_on_request();
-            let experiment = args.apply(open(&args.common)?);
+            let experiment = args.apply(open(&args.common)?)?;
             require_data(&experiment)?;
             args.check(&experiment)?;
             show::training(&training::run(&experiment)?)
@@ -87,13 +87,18 @@ fn open(common: &Common) -> Result<Experiment> {
     Ok(experiment)
 }
 
-/// Downloads the public datasets when the experiment needs them and nobody named a folder that has them.
+/// Downloads the public datasets when the experiment needs them, unless somebody named a folder: that is the user's own.
 fn require_data(experiment: &Experiment) -> Result<()> {
     if !experiment.needs_external() || experiment.has_external() {
         return Ok(());
     }
-    fetch::fetch(&experiment.external)?;
-    Ok(())
+    if experiment.external != experiment.root.join(EXTERNAL) {
+        anyhow::bail!(
+            "{} lacks HumanEval.jsonl or mbpp.jsonl\n  remedy: put both there, or leave --external out and let them be downloaded",
+            experiment.external.display()
+        );
+    }
+    Ok(fetch::fetch(&experiment.external)?)
 }
 
 /// Ctrl-C asks a training run to save its state and stop; a second one, or one outside training, ends the program at

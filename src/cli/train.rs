@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use codelora::Experiment;
 
-use super::arguments::Common;
+use super::arguments::{Common, from_here};
 
 /// Arguments of `train`: the plan's own names, each an override of the experiment file.
 #[derive(Args)]
@@ -62,22 +62,27 @@ impl TrainArgs {
     }
 
     /// The experiment with the arguments in place of what its file says.
-    pub fn apply(&self, mut experiment: Experiment) -> Experiment {
+    pub fn apply(&self, mut experiment: Experiment) -> Result<Experiment> {
+        let here = |path: &Option<PathBuf>| path.as_ref().map(|path| from_here(&experiment, path)).transpose();
+        let checkpoint = here(&self.init_checkpoint)?;
+        let (arch, tokenizer) = (here(&self.arch_json)?, here(&self.tokenizer_path)?);
+        let (data, validation) = (here(&self.data_path)?, here(&self.val_path)?);
+        let output = here(&self.output_dir)?;
         let config = &mut experiment.config;
-        config.base.checkpoint = self.init_checkpoint.clone().or(config.base.checkpoint.take());
-        config.base.arch = self.arch_json.clone().or(config.base.arch.take());
-        config.base.tokenizer = self.tokenizer_path.clone().or(config.base.tokenizer.take());
-        config.train.data = self.data_path.clone().or(config.train.data.take());
-        config.train.validation = self.val_path.clone().or(config.train.validation.take());
-        if let Some(folder) = &self.output_dir {
-            config.paths.run = folder.clone();
+        config.base.checkpoint = checkpoint.or(config.base.checkpoint.take());
+        config.base.arch = arch.or(config.base.arch.take());
+        config.base.tokenizer = tokenizer.or(config.base.tokenizer.take());
+        config.train.data = data.or(config.train.data.take());
+        config.train.validation = validation.or(config.train.validation.take());
+        if let Some(folder) = output {
             // Another run has its own figures and records; those of the experiment stay.
             config.paths.figures = folder.join("figures");
+            config.paths.run = folder;
         }
         config.train.optimizer.steps = self.max_steps.unwrap_or(config.train.optimizer.steps);
         config.train.optimizer.lr = self.lr.unwrap_or(config.train.optimizer.lr);
         config.train.batch_size = self.batch_size.unwrap_or(config.train.batch_size);
         config.train.eval_every = self.eval_interval.unwrap_or(config.train.eval_every);
-        experiment
+        Ok(experiment)
     }
 }

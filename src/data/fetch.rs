@@ -1,7 +1,7 @@
 //! Downloads the public datasets: pinned, resumable, never over a good file.
 //!
 //! A download grows in `NAME.part` and is continued from there. Only when its decompressed content has the pinned
-//! SHA-256 does it take the file's name.
+//! SHA-256 does it take the file's name. Another file of that name stays, and is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -66,8 +66,8 @@ impl Default for Patience {
 /// Downloads HumanEval and MBPP into a folder; files that are there and right are left alone.
 ///
 /// # Errors
-/// [`Error::Invalid`] when there is no network, with what to do without; [`Error::Mismatch`] when a file is not the one
-/// that was pinned.
+/// [`Error::Invalid`] when there is no network, with what to do without; [`Error::Mismatch`] when a file, there or
+/// downloaded, is not the one that was pinned.
 pub fn fetch(folder: &Path) -> Result<()> {
     public().iter().try_for_each(|remote| fetch_file(folder, remote, Patience::default()))
 }
@@ -80,6 +80,14 @@ pub fn fetch_file(folder: &Path, remote: &Remote, patience: Patience) -> Result<
     let path = folder.join(&remote.name);
     if fs::read(&path).is_ok_and(|bytes| sha256(bytes) == remote.sha256) {
         return Ok(());
+    }
+    if path.exists() {
+        return Err(Error::Mismatch {
+            what: format!("SHA-256 of {}", path.display()),
+            expected: remote.sha256.clone(),
+            found: fs::read(&path).map_or_else(|fault| fault.to_string(), sha256),
+            remedy: "it is another edition: move it away and run again, and the pinned one is downloaded".into(),
+        });
     }
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let part = folder.join(format!("{}.part", remote.name));

@@ -51,7 +51,10 @@ struct Writer<'a> {
     sampling: &'a Sampling,
     /// The text of every token, so that stops are seen without decoding the whole completion each step.
     pieces: Vec<String>,
+    /// Most tokens of a prompt and its completion.
     limit: usize,
+    /// Whether keys and values are kept. Where later tokens change earlier ones they cannot be.
+    cached: bool,
 }
 
 /// Writes all completions and returns the number of tokens written.
@@ -76,7 +79,7 @@ pub(super) fn run(
     let ids = 0..tokenizer.vocabulary() as u32;
     let pieces = ids.map(|id| tokenizer.decode(&[id])).collect::<Result<Vec<_>>>()?;
     let (limit, cached) = (model.config().max_seq_length, model.config().attention == Attention::Causal);
-    let writer = Writer { model, tokenizer, sampling, pieces, limit };
+    let writer = Writer { model, tokenizer, sampling, pieces, limit, cached };
     let cpu = model.device().is_cpu();
     let workers = if cpu && cached { rayon::current_num_threads().min(requests.len()).max(1) } else { 1 };
     let most = match (cached, cpu) {
@@ -158,7 +161,6 @@ impl Writer<'_> {
         most: usize,
         mut deliver: impl FnMut(Row) -> Result<()>,
     ) -> Result<()> {
-        let cached = self.model.config().attention == Attention::Causal;
         let mut rows: Vec<Row> = Vec::new();
         let mut cache = KvCache::new(self.model.config());
         loop {
@@ -168,7 +170,7 @@ impl Writer<'_> {
                     break;
                 }
                 let Some(group) = waiting.pop_front() else { break };
-                let (started, read) = self.start(group, requests, cached)?;
+                let (started, read) = self.start(group, requests)?;
                 let mut alive = 0;
                 for row in started {
                     if row.finish.is_some() {
@@ -190,13 +192,13 @@ impl Writer<'_> {
                 caches.insert(0, cache);
                 cache = KvCache::join(caches)?;
             }
-            self.step(&mut rows, cached.then_some(&mut cache))?;
+            self.step(&mut rows, self.cached.then_some(&mut cache))?;
             // Leaving copies the cache, so rows leave in company. Idle tokens must not outgrow the context.
             let done = rows.iter().filter(|row| row.finish.is_some()).count();
             let full = cache.len() >= self.limit;
-            if !cached || full || done * 4 >= rows.len() {
+            if !self.cached || full || done * 4 >= rows.len() {
                 let kept: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].finish.is_none()).collect();
-                if cached && kept.len() < rows.len() {
+                if self.cached && kept.len() < rows.len() {
                     match kept.is_empty() {
                         true => cache = KvCache::new(self.model.config()),
                         false => cache.retain(&kept)?,
@@ -214,7 +216,7 @@ impl Writer<'_> {
     }
 
     /// Reads a prompt once and draws the first token of each of its samples.
-    fn start(&self, group: Group, requests: &[Request], cached: bool) -> Result<(Vec<Row>, Option<KvCache>)> {
+    fn start(&self, group: Group, requests: &[Request]) -> Result<(Vec<Row>, Option<KvCache>)> {
         let Group { prompt, at_line_start, requests: indices } = group;
         let mut rows: Vec<Row> = indices
             .into_iter()
@@ -235,7 +237,7 @@ impl Writer<'_> {
         }
         let ids = Tensor::new(prompt.as_slice(), self.model.device())?.unsqueeze(0)?; // (1, seq)
         let mut cache = KvCache::new(self.model.config());
-        let hidden = if cached {
+        let hidden = if self.cached {
             self.model.hidden_cached(&ids, &mut cache)?
         } else {
             self.model.hidden(&ids, &mut Dropout::off())?
@@ -243,7 +245,7 @@ impl Writer<'_> {
         let last = hidden.narrow(1, prompt.len() - 1, 1)?; // (1, 1, hidden)
         let logits = self.logits(&last)?;
         rows.par_iter_mut().try_for_each(|row| self.extend(row, &logits[0]))?;
-        Ok((rows, cached.then_some(cache)))
+        Ok((rows, self.cached.then_some(cache)))
     }
 
     /// One token more for every row that is not finished. Finished rows still in the cache get an idle token.

@@ -16,6 +16,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::memory;
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::tokenizer::Tokenizer;
@@ -163,6 +164,7 @@ pub fn stream(
     sampling: &Sampling,
     sink: impl FnMut(usize, Completion) -> Result<()>,
 ) -> Result<Speed> {
+    memory::keep_freed();
     let start = Instant::now();
     sampling.check()?;
     let tokens = batch::run(model, tokenizer, requests, sampling, sink)?;

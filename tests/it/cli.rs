@@ -58,6 +58,9 @@ fn a_usage_error_is_code_2_and_any_other_code_1() {
     let output = codelora(&["data", "--experiment", "no/such/file.toml"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("no/such/file.toml"), "{}", stderr(&output));
+    // A call without a verb walks the experiment that it names.
+    let output = codelora(&["--experiment", "no/such/file.toml"]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("no/such/file.toml"), "{}", stderr(&output));
 }
 
 #[test]
@@ -99,4 +102,14 @@ fn a_cause_is_told_once_and_a_missing_adapter_says_how_to_get_one() {
     let none = folder.path().display().to_string();
     let said = stderr(&codelora(&["bench", "--checkpoint", &none, "--output", &none]));
     assert!(said.contains("adapter_model.safetensors is missing") && said.contains("codelora train"), "{said}");
+}
+
+#[test]
+fn a_named_folder_without_the_datasets_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = folder.path().join("mistyped");
+    let output = codelora(&["data", "--experiment", "data/experiments/v2.toml", "--external", named.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("lacks HumanEval.jsonl"), "{}", stderr(&output));
+    assert!(!named.exists());
 }

@@ -94,11 +94,18 @@ fn gzip_is_decompressed_before_it_is_checked() {
 #[test]
 fn a_wrong_file_never_replaces_what_is_there() {
     let (folder, content) = (tempfile::tempdir().expect("a folder"), content());
-    fs::write(folder.path().join("rows.jsonl"), "an older edition").expect("a file can be written");
+    let rows = folder.path().join("rows.jsonl");
+    // Neither the wrong file of a server …
     let (address, _) = serve(vec![Answer::Body(b"<html>moved</html>".to_vec())]);
     let error = fetch_file(folder.path(), &remote(&address, "rows.jsonl", &content), patience(1));
-    assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
-    assert_eq!(fs::read_to_string(folder.path().join("rows.jsonl")).expect("it stays"), "an older edition");
+    assert!(matches!(error, Err(Error::Mismatch { .. })) && !rows.exists(), "{error:?}");
+    // … nor the right one replaces somebody's own.
+    fs::write(&rows, "an older edition").expect("a file can be written");
+    let (address, _) = serve(vec![Answer::Body(content.clone())]);
+    let error =
+        fetch_file(folder.path(), &remote(&address, "rows.jsonl", &content), patience(1)).expect_err("it stays");
+    assert!(error.to_string().contains("move it away"), "{error}");
+    assert_eq!(fs::read_to_string(&rows).expect("it stays"), "an older edition");
 }
 
 #[test]

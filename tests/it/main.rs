@@ -31,3 +31,5 @@ mod training_refusals;
 #[cfg(feature = "cli")]
 mod training_runs;
 mod verdict_peers;
+#[cfg(feature = "cli")]
+mod walk;

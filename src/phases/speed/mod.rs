@@ -123,21 +123,31 @@ pub fn run(exp: &Experiment, workload: Workload, options: &Options) -> Result<Op
     if options.repeat == 0 || options.megabytes == 0 {
         return Err(Error::invalid("nothing is measured with a repeat or a size of 0", "give at least 1"));
     }
-    crate::memory::keep_freed();
     if workload == Workload::Data && !exp.has_external() {
         return Ok(None);
     }
     if workload == Workload::FullStepCuda && device::open(Compute::CudaBf16).is_err() {
         return Ok(None);
     }
-    let (mut rates, card) = workloads::measure(exp, workload, options)?;
-    rates.sort_by(f64::total_cmp);
-    let mut row = Row::new(workload, "codelora", rates[rates.len() / 2], rates.len());
+    let (rates, card) = workloads::measure(exp, workload, options)?;
+    let mut row = Row::new(workload, "codelora", median(&rates), rates.len());
     if let Some(card) = card {
         (row.machine, row.peak_mib) = (card.name, card.held_mib.round());
     }
     write(&options.records, std::slice::from_ref(&row))?;
     Ok(Some(row))
+}
+
+/// The middle of the rates, or the mean of the two in the middle. Of no rates it is not a number.
+fn median(rates: &[f64]) -> f64 {
+    let mut rates = rates.to_vec();
+    rates.sort_by(f64::total_cmp);
+    let half = rates.len() / 2;
+    match rates.get(half) {
+        None => f64::NAN,
+        Some(&upper) if rates.len() % 2 == 1 => upper,
+        Some(&upper) => (rates[half - 1] + upper) / 2.0,
+    }
 }
 
 /// Writes what peers need to do the same work on the same tokens: `lora.json`, `full.json`, `prompts.json`.
@@ -146,4 +156,16 @@ pub fn run(exp: &Experiment, workload: Workload, options: &Options) -> Result<Op
 /// As [`run`].
 pub fn export(exp: &Experiment, folder: &std::path::Path) -> Result<()> {
     inputs::export(exp, folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_two_is_between_them() {
+        assert_eq!(median(&[3.0, 1.0]), 2.0);
+        assert_eq!(median(&[5.0, 1.0, 2.0]), 2.0);
+        assert!(median(&[]).is_nan());
+    }
 }

@@ -27,7 +27,7 @@ pub struct Row {
     pub repeats: usize,
     /// Threads.
     pub threads: usize,
-    /// Processor and its cores.
+    /// Processor, its cores and its widest vectors.
     pub machine: String,
     /// Commit of this project.
     pub commit: String,
@@ -86,7 +86,19 @@ fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{} {cores} cores", model.map_or(std::env::consts::ARCH, |(_, name)| name)).replace(',', " ")
+    format!("{} {cores} cores{}", model.map_or(std::env::consts::ARCH, |(_, name)| name), vectors()).replace(',', " ")
+}
+
+/// The widest vectors that the products use here: one processor name stands for machines that differ twofold in them.
+fn vectors() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    return match () {
+        () if is_x86_feature_detected!("avx512f") => " AVX-512",
+        () if is_x86_feature_detected!("avx2") => " AVX2",
+        () => " SSE",
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    return "";
 }
 
 fn commit() -> String {
@@ -138,12 +150,14 @@ pub fn write(folder: &Path, rows: &[Row]) -> Result<()> {
 
 /// The table of the records as Markdown: our figure, each peer's, the ratio, and memory.
 pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from("| workload | unit | codelora | peer | ratio | memory |\n|---|---|--:|--:|--:|--:|\n");
+    let mut text = String::from(
+        "| workload | machine | unit | codelora | peer | ratio | memory |\n|---|---|---|--:|--:|--:|--:|\n",
+    );
     let number = |value: f64| if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") };
     for workload in Workload::ALL {
         let of = |row: &&Row| row.workload == workload.name();
         for ours in rows.iter().filter(of).filter(|row| row.engine == "codelora") {
-            let head = format!("| {} | {} | {} |", workload.title(), ours.unit, number(ours.figure));
+            let head = format!("| {} | {} | {} | {} |", workload.title(), ours.machine, ours.unit, number(ours.figure));
             let peers = rows.iter().filter(of).filter(|row| row.engine != "codelora" && row.machine == ours.machine);
             let mut lines: Vec<String> = peers
                 .map(|peer| {
@@ -220,7 +234,10 @@ mod tests {
         let rows =
             [row("decode", "codelora", 250.0), row("decode", "transformers", 100.0), row("data", "codelora", 20.0)];
         let text = table(&rows);
-        assert!(text.contains("| tokens/s | 250 | transformers 100 | 2.50× | 512 : 512 MiB |"), "{text}");
+        assert!(
+            text.contains("| a machine 2 cores | tokens/s | 250 | transformers 100 | 2.50× | 512 : 512 MiB |"),
+            "{text}"
+        );
         assert!(text.contains("| 20.0 | – | – | 512 MiB |"), "{text}");
         let page = format!("# A page\n\n{}\nold\n{}\n\nThe end.\n", MARKS.0, MARKS.1);
         let spliced = splice(&page, &text).unwrap();
