@@ -28,7 +28,7 @@ pub use code::{beside, code, diff, python};
 pub use tables::{
     base, costs, evaluations, evidence, findings, gates, layers, memorised, proofs, remarks, samples, twins, verdicts,
 };
-pub use worked::{conversion, head, update};
+pub use worked::{conversion, head, supervised, update, weighed};
 
 /// Rows of a table shown at once.
 const ROWS: usize = 14;

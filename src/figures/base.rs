@@ -156,7 +156,7 @@ pub fn generated(record: &TrainingRecord) -> Option<Chart> {
         name: "base-generated".into(),
         title: format!("What does {} write while it is trained?", record.name),
         caption: format!(
-            "{samples} simple tasks that are neither trained on nor in the benchmark, completed greedily at each evaluation."
+            "{samples} simple tasks outside the benchmark, of kinds that the exercises hold too, completed greedily at each evaluation."
         ),
         ..chart
     })

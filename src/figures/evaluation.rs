@@ -49,20 +49,23 @@ pub fn pass_rate(record: &EvaluationRecord) -> Chart {
 
 /// Pass rate of each task before and after.
 pub fn tasks(record: &EvaluationRecord) -> Chart {
+    let both = [&record.before, &record.after];
     let group = |result: &CheckpointResult| {
         (result.name.clone(), result.tasks.iter().map(|task| task.pass_at_1.estimate).collect::<Vec<_>>())
     };
+    let of_tasks = |result: &CheckpointResult| result.tasks.iter().map(|task| ends(&task.pass_at_1)).collect();
     Chart {
         name: "evaluation-tasks".into(),
         title: "Which tasks are solved?".into(),
         caption: format!(
-            "Share of {} samples that pass every test, for each task of the benchmark.",
+            "Share of {} samples that pass every test, for each task of the benchmark, with Wilson 95 % intervals: what the same task would give again.",
             record.protocol.samples
         ),
         plot: Plot::Bars(Bars {
             x: "samples that pass".into(),
             labels: record.before.tasks.iter().map(|task| task.function.clone()).collect(),
-            groups: vec![group(&record.before), group(&record.after)],
+            groups: both.map(group).into(),
+            intervals: both.map(of_tasks).into(),
             x_at_least: 1.0,
             percent: true,
             ..Bars::default()

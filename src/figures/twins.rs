@@ -59,7 +59,7 @@ pub fn written(record: &TwinsRecord) -> Chart {
         title: "What does a missing mask do to what the model writes?".into(),
         caption: format!(
             "{} completions of exercises that neither twin has seen, sampled as the earlier attempt sampled. The twin with \
-             the perfect loss cannot write: without an answer to copy it has learned nothing.",
+             the perfect loss read its answers off the next token; here there is none to read.",
             record.masked.written.len()
         ),
         plot: Plot::Bars(Bars {

@@ -2,7 +2,7 @@
 `execute.py NOTEBOOK ROOT COPY` saves it as COPY, compares what its cells show with the notebook, and fails where they differ.
 
 A cell that writes to stderr has failed: the Rust kernel reports a panic or a failed `?` there and calls it a success.
-Execution counts, timings and every path of this machine stay out of the saved file.
+Execution counts and every path of this machine stay out of the saved file; seconds and rates that a cell prints stay in it.
 """
 
 import difflib

@@ -9,7 +9,7 @@ use crate::bench::report::escape;
 use crate::bench::twins::{Twin, TwinsRecord, Written};
 use crate::decide::{Decision, DecisionRecord, Remark, Verdict, fails, shown, threshold};
 use crate::error::Result;
-use crate::experiment::{Experiment, Rule};
+use crate::experiment::{Experiment, GateConfig, Rule};
 use crate::model::audit::{AuditRecord, Finding};
 use crate::phases::base_model::BaseRecord;
 use crate::phases::cost::Cost;
@@ -151,10 +151,11 @@ pub fn evidence(record: &DecisionRecord) -> Result<Html> {
     )?))
 }
 
-/// The gates that stand in the experiment file for one phase, as they were declared before the run. Between the two
-/// thresholds a gate is inconclusive.
+/// The gates that stand in the experiment file for one phase, or with "" for all, as they were declared before the run. Between the
+/// two thresholds a gate is inconclusive.
 pub fn gates(experiment: &Experiment, phase: &str) -> Html {
-    let of_phase = experiment.config.gates.iter().filter(|gate| gate.metric.split('.').next() == Some(phase));
+    let of_phase = |gate: &&GateConfig| phase.is_empty() || gate.metric.split('.').next() == Some(phase);
+    let of_phase = experiment.config.gates.iter().filter(of_phase);
     rows_of(
         ["gate", "passes when", "fails", "why"],
         of_phase.map(|gate| {
@@ -174,20 +175,29 @@ fn unbroken(text: &str) -> String {
     text.replace(' ', "\u{a0}")
 }
 
+/// The badge of a verdict.
+pub(super) fn of_verdict(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Pass => badge("✓ pass", Badge::Good),
+        Verdict::Fail => badge("✗ fail", Badge::Bad),
+        Verdict::Inconclusive => badge("? inconclusive", Badge::Open),
+    }
+}
+
 /// Verdicts as badges, each beside its value, what follows from it and what would settle it; below them the quality
 /// limits that the data misses.
 pub fn verdicts(record: &DecisionRecord) -> Html {
     let Html(mut html) = rows_of(
         ["gate", "verdict", "value [95 % interval]", "what follows"],
         record.decisions.iter().map(|decision| {
-            let (word, kind) = match decision.verdict {
-                Verdict::Pass => ("✓ pass", Badge::Good),
-                Verdict::Fail => ("✗ fail", Badge::Bad),
-                Verdict::Inconclusive => ("? inconclusive", Badge::Open),
-            };
             let needed = decision.still_needed().map_or(String::new(), |needed| format!("<br>{}", escape(&needed)));
             let follows = escape(&decision.action) + &needed;
-            [escape(&decision.gate.name), badge(word, kind), shown(&decision.gate.metric, &decision.value), follows]
+            [
+                escape(&decision.gate.name),
+                of_verdict(decision.verdict),
+                shown(&decision.gate.metric, &decision.value),
+                follows,
+            ]
         }),
     );
     if !record.missed.is_empty() {
@@ -283,10 +293,18 @@ mod tests {
     #[test]
     fn the_twins_are_shown_where_they_differ() {
         let mut record: TwinsRecord = committed("twins");
-        assert!(!record.masked.written[0].parses());
+        // The first pair tells nothing, the second what it is about.
+        record.masked.written.truncate(2);
+        record.unmasked.written.truncate(2);
+        for (twin, outcomes) in [
+            (&mut record.masked, [Outcome::SyntaxError, Outcome::WrongAnswer]),
+            (&mut record.unmasked, [Outcome::SyntaxError, Outcome::Collapsed]),
+        ] {
+            twin.written.iter_mut().zip(outcomes).for_each(|(written, outcome)| written.outcome = outcome);
+        }
         let html = twins(&record, 0).0;
         let (masked, unmasked) = html.split_once("<b>without</b>").unwrap();
-        assert!(masked.contains("✓ parses") && unmasked.contains("✗") && !unmasked.contains('✓'), "{html}");
+        assert!(masked.contains("✓ parses") && unmasked.contains("✗ collapsed"), "{html}");
         record.masked.written.truncate(1);
         assert!(twins(&record, 0).0.contains("✗ does not parse"), "the sample that was asked for");
         assert!(!twins(&record, 1_000).0.contains("parse"));

@@ -2,12 +2,18 @@
 
 use std::fmt::Write;
 
-use super::{Html, beside, diff, scrolling};
+use super::tables::of_verdict;
+use super::{Html, beside, diff, rows_of, scrolling};
+use crate::bench::pass_at_k::Interval;
 use crate::bench::report::escape;
-use crate::data::task::Task;
+use crate::data::task::{Sample, Task};
+use crate::decide::{self, Verdict};
 use crate::error::{Error, Result};
+use crate::experiment::{GateConfig, Rule};
 use crate::model::audit::Head;
 use crate::phases::base_model::BaseModel;
+use crate::tokenizer::Tokenizer;
+use crate::train::batch::encode;
 
 /// What the converter changes in one raw MBPP row: its code as the dataset has it, against the task's prompt and solution.
 ///
@@ -90,9 +96,76 @@ pub fn update(b: &[Vec<f64>], a: &[Vec<f64>], alpha: f64) -> Result<Html> {
     )))
 }
 
+/// What a sample teaches, token by token: the prompt is faint, and what carries loss has a ground of its own.
+///
+/// # Errors
+/// As [`encode`].
+pub fn supervised(tokenizer: &Tokenizer, sample: &Sample) -> Result<Html> {
+    let mut html = String::from("<pre style=\"white-space:pre-wrap;line-height:1.7\">");
+    for encoded in encode(std::slice::from_ref(sample), tokenizer, usize::MAX - 1)? {
+        for (place, &id) in encoded.tokens.iter().enumerate() {
+            let text = if id == tokenizer.eos() { "⟨end⟩".to_string() } else { tokenizer.decode(&[id])? };
+            let style = if place < encoded.prompt {
+                "opacity:0.6"
+            } else {
+                "background:rgba(0,114,178,0.3);outline:1px solid rgba(0,114,178,0.6)"
+            };
+            let _ = write!(html, "<span style=\"{style}\">{}</span>", escape(&text.replace('\n', "⏎\n")));
+        }
+        let learned = encoded.tokens.len() - encoded.prompt;
+        let _ = write!(html, "</pre><p>{} tokens of prompt, {learned} that are learned.</p>", encoded.prompt);
+    }
+    Ok(Html(html))
+}
+
+/// How a gate that wants at least `threshold` and fails below `fail_below`, both shares, judges values `(estimate, low, high)`.
+pub fn weighed(threshold: f64, fail_below: f64, values: &[(f64, f64, f64)]) -> Html {
+    let gate = GateConfig {
+        name: String::new(),
+        metric: "share".into(),
+        rule: Rule::AtLeast,
+        threshold,
+        fail_below: Some(fail_below),
+        reason: String::new(),
+        on_pass: String::new(),
+        on_fail: String::new(),
+    };
+    let [wanted, failing] = [threshold, fail_below].map(|value| decide::threshold(&gate.metric, value));
+    let row = |&(estimate, low, high): &(f64, f64, f64)| {
+        let value = Interval { estimate, low, high, n: 100 };
+        let verdict = decide::judge(&gate, &value).0;
+        let because = match verdict {
+            Verdict::Pass => format!("all of the interval reaches {wanted}"),
+            Verdict::Fail => format!("all of the interval lies below {failing}"),
+            Verdict::Inconclusive => "the interval lies on neither side as a whole".to_string(),
+        };
+        [decide::shown(&gate.metric, &value), of_verdict(verdict), because]
+    };
+    rows_of(["value [95 % interval]", "verdict", "because"], values.iter().map(row))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_prompt_is_faint_and_the_end_is_learned() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tokenizer = Tokenizer::load(&root.join("data/base/small/tokenizer.json")).unwrap();
+        let prompt = "def one() -> int:\n    \"\"\"Return 1.\"\"\"\n".to_string();
+        let sample = Sample { id: "one".into(), prompt, solution: "    return 1\n".into() };
+        let html = supervised(&tokenizer, &sample).unwrap().0;
+        let (faint, learned) = html.split_once("background").unwrap();
+        assert!(faint.contains("def") && !faint.contains("⟨end⟩"), "{html}");
+        assert!(learned.contains("return") && learned.contains("⟨end⟩") && !learned.contains("opacity"), "{html}");
+    }
+
+    #[test]
+    fn a_gate_weighs_whole_intervals() {
+        let html = weighed(0.8, 0.5, &[(0.9, 0.85, 0.95), (0.9, 0.7, 0.95), (0.4, 0.3, 0.45)]).0;
+        let places = ["✓ pass", "? inconclusive", "✗ fail"].map(|word| html.find(word).expect(word));
+        assert!(places.is_sorted() && html.contains("reaches 80 %") && html.contains("below 50 %"), "{html}");
+    }
 
     #[test]
     fn an_update_is_worked_out_and_its_shapes_are_held() {

@@ -37,9 +37,10 @@ fn there_are_six_chapters_with_the_same_headings() {
     assert_eq!(notebooks.len(), 6);
     for (name, notebook) in notebooks {
         let text: String = cells(&notebook, "markdown").map(|cell| source(cell) + "\n").collect();
-        for heading in ["## Question", "## Method", "## Run", "## Look", "## Decide"] {
-            assert!(text.contains(heading), "{name} lacks {heading}");
-        }
+        let places: Vec<usize> = ["# ", "## Question", "## Method", "## Run", "## Look", "## Decide"]
+            .map(|heading| text.find(heading).unwrap_or_else(|| panic!("{name} lacks {heading}")))
+            .to_vec();
+        assert!(places[0] == 0 && places.is_sorted(), "{name}: headings in another order: {places:?}");
         assert_eq!(notebook["metadata"]["kernelspec"]["name"], "codelora", "{name}");
     }
 }

@@ -1,6 +1,7 @@
 //! Draws a chart with plotters, once as SVG and once as a bitmap of the same layout.
 
 mod bars;
+mod caption;
 mod histogram;
 mod lines;
 
@@ -24,10 +25,7 @@ use crate::error::{Error, Result};
 pub fn draw(chart: &Chart) -> Result<Figure> {
     register_fonts();
     let failed = |what: String| Error::Figure { name: chart.name.clone(), what };
-    let height = match &chart.plot {
-        Plot::Bars(bars) => bars::height(bars),
-        Plot::Lines(_) | Plot::Histogram(_) => HEIGHT,
-    };
+    let height = plot_height(chart) + caption::height(&caption::lines(&chart.caption));
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
@@ -42,6 +40,14 @@ pub fn draw(chart: &Chart) -> Result<Figure> {
     }
     let png = encode(&pixels, width, height).map_err(|e| failed(e.to_string()))?;
     Ok(Figure { name: chart.name.clone(), title: chart.title.clone(), caption: chart.caption.clone(), svg, png })
+}
+
+/// Height of the title and the plot, in SVG units.
+fn plot_height(chart: &Chart) -> u32 {
+    match &chart.plot {
+        Plot::Bars(bars) => bars::height(bars),
+        Plot::Lines(_) | Plot::Histogram(_) => HEIGHT,
+    }
 }
 
 /// The SVG with the chart's title and caption for those who do not see it.
@@ -83,12 +89,14 @@ fn render<DB: DrawingBackend>(chart: &Chart, root: &Area<DB>, scale: u32) -> Dra
     let s = scale as i32;
     let bold = TextStyle::from((FONT, (16 * scale) as i32, FontStyle::Bold).into_font()).color(&INK);
     root.draw(&Text::new(chart.title.clone(), (16 * s, 12 * s), bold))?;
-    let body = root.margin(40 * scale, 10 * scale, 12 * scale, 16 * scale);
+    let (plot, below) = root.split_vertically(plot_height(chart) * scale);
+    let body = plot.margin(40 * scale, 10 * scale, 12 * scale, 16 * scale);
     match &chart.plot {
         Plot::Lines(lines) => lines::draw(lines, &body, scale),
         Plot::Bars(bars) => bars::draw(bars, &body, scale),
         Plot::Histogram(histogram) => histogram::draw(histogram, &body, scale),
     }?;
+    caption::draw(&caption::lines(&chart.caption), &below, scale)?;
     root.present()
 }
 
