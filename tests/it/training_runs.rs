@@ -110,8 +110,13 @@ fn every_flag_of_the_plan_takes_the_place_of_what_the_file_says() {
     let file = file.to_str().unwrap();
     succeed(&["data", "--experiment", file]);
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    // The named files in other places than the experiment's: the base and the samples that it names are gone.
-    std::fs::rename(path("base"), path("mine")).unwrap();
+    // The named files lie in other places than the experiment's, whose weights are gone.
+    std::fs::create_dir(path("mine")).unwrap();
+    for file in ["model.safetensors", "arch.json", "tokenizer.json"] {
+        std::fs::copy(path(&format!("base/{file}")), path(&format!("mine/{file}"))).unwrap();
+    }
+    std::fs::remove_file(path("base/model.safetensors")).unwrap();
+    std::fs::remove_file(path("base/arch.json")).unwrap();
     let samples = std::fs::read_to_string(path("data/v2_train.jsonl")).unwrap();
     let lines: Vec<&str> = samples.lines().collect();
     std::fs::write(path("train.jsonl"), lines[..9].join("\n") + "\n").unwrap();
