@@ -103,8 +103,15 @@ pub fn update(b: &[Vec<f64>], a: &[Vec<f64>], alpha: f64) -> Result<Html> {
 pub fn supervised(tokenizer: &Tokenizer, sample: &Sample) -> Result<Html> {
     let mut html = String::from("<pre style=\"white-space:pre-wrap;line-height:1.7\">");
     for encoded in encode(std::slice::from_ref(sample), tokenizer, usize::MAX - 1)? {
+        let mut open = Vec::new();
         for (place, &id) in encoded.tokens.iter().enumerate() {
-            let text = if id == tokenizer.eos() { "⟨end⟩".to_string() } else { tokenizer.decode(&[id])? };
+            open.push(id);
+            let text = if id == tokenizer.eos() { "⟨end⟩".to_string() } else { tokenizer.decode(&open)? };
+            // A character that is divided over tokens shows with its last one.
+            if text.ends_with(char::REPLACEMENT_CHARACTER) {
+                continue;
+            }
+            open.clear();
             let style = if place < encoded.prompt {
                 "opacity:0.6"
             } else {
@@ -152,11 +159,11 @@ mod tests {
     fn the_prompt_is_faint_and_the_end_is_learned() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let tokenizer = Tokenizer::load(&root.join("data/base/small/tokenizer.json")).unwrap();
-        let prompt = "def one() -> int:\n    \"\"\"Return 1.\"\"\"\n".to_string();
+        let prompt = "def one() -> int:\n    \"\"\"Return 1 → 1.\"\"\"\n".to_string();
         let sample = Sample { id: "one".into(), prompt, solution: "    return 1\n".into() };
         let html = supervised(&tokenizer, &sample).unwrap().0;
         let (faint, learned) = html.split_once("background").unwrap();
-        assert!(faint.contains("def") && !faint.contains("⟨end⟩"), "{html}");
+        assert!(faint.contains("def") && faint.contains('→') && !faint.contains("⟨end⟩"), "{html}");
         assert!(learned.contains("return") && learned.contains("⟨end⟩") && !learned.contains("opacity"), "{html}");
     }
 
