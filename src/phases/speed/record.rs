@@ -92,13 +92,12 @@ fn machine() -> String {
 /// The widest vectors that the products use here: one processor name stands for machines that differ twofold in them.
 fn vectors() -> &'static str {
     #[cfg(target_arch = "x86_64")]
-    return match () {
-        () if is_x86_feature_detected!("avx512f") => " AVX-512",
-        () if is_x86_feature_detected!("avx2") => " AVX2",
-        () => " SSE",
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    return "";
+    if is_x86_feature_detected!("avx512f") {
+        return " AVX-512";
+    } else if is_x86_feature_detected!("avx2") {
+        return " AVX2";
+    }
+    ""
 }
 
 fn commit() -> String {
