@@ -26,6 +26,9 @@ pub struct TrainConfig {
     pub eval_every: usize,
     /// Evaluations without improvement before the run stops; 0 never stops.
     pub patience: usize,
+    /// Share of collapsed completions at an evaluation above which the run stops; absent: one half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collapse_alarm: Option<f64>,
     /// JSONL of samples to train on, in place of phase 1's.
     #[serde(default)]
     pub data: Option<PathBuf>,

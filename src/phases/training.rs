@@ -177,7 +177,7 @@ fn job(exp: &Experiment, digest: String) -> Job {
         eval_every: config.eval_every,
         patience: config.patience,
         keep: Keep::Best,
-        collapse_alarm: COLLAPSE_ALARM,
+        collapse_alarm: config.collapse_alarm.unwrap_or(COLLAPSE_ALARM),
         folder: exp.run_file("training"),
         resume: !exp.force,
         force: exp.force,

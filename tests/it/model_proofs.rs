@@ -176,6 +176,12 @@ fn a_fresh_adapter_changes_nothing_and_a_merged_one_equals_the_unmerged() -> Out
             assert_eq!(bits(&weight), bits(&base[&key]), "{key}");
         }
         assert_eq!(bits(&adapted), bits(&model.forward(&ids(rows, 9))?));
+        // Off before a merge, off after it.
+        adapter.set_enabled(false);
+        adapter.merge(&mut model)?;
+        adapter.unmerge(&mut model)?;
+        assert_eq!(bits(&before), bits(&model.forward(&ids(rows, 9))?));
+        adapter.set_enabled(true);
         adapter.detach(&mut model)?;
         assert_eq!(bits(&before), bits(&model.forward(&ids(rows, 9))?));
     }
@@ -242,6 +248,34 @@ fn several_adapters_sit_on_one_base_and_add_up() -> Outcome {
     assert_eq!(bits(&with_second), bits(&logits(&model)?));
     second.detach(&mut model)?;
     assert_eq!(bits(&plain), bits(&logits(&model)?));
+    Ok(())
+}
+
+#[test]
+fn of_two_patterns_of_peft_the_first_in_the_file_counts() -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let config = arch(|_| ());
+    let mut model = Transformer::from_weights(&config, &weights(&config)?)?;
+    let mut saved = lora::attach(&mut model, &lora_config(&["fc2"]), &mut rng(1, "lora"))?;
+    saved.save_peft(folder.path(), "a base")?;
+    saved.detach(&mut model)?;
+    let file = folder.path().join("adapter_config.json");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let mut load = |patterns: &str| -> codelora::Result<(f64, f64)> {
+        let edited = written.replace("\"alpha_pattern\": {}", &format!("\"alpha_pattern\": {patterns}"));
+        std::fs::write(&file, edited).unwrap();
+        let mut adapter = lora::load_peft(&mut model, "theirs", folder.path(), "a base")?;
+        let scale = |layer: &str| adapter.layers()[layer].scale * adapter.layers()[layer].rank() as f64;
+        let scales = (scale("layers.0.ffn.fc2"), scale("layers.1.ffn.fc2"));
+        adapter.detach(&mut model)?;
+        Ok(scales)
+    };
+    assert_eq!(load(r#"{"layers.0.ffn.fc2": 2.0, "fc2": 6.0}"#)?, (2.0, 6.0));
+    assert_eq!(load(r#"{"fc2": 6.0, "layers.0.ffn.fc2": 2.0}"#)?, (6.0, 6.0));
+    let unknown = load(r#"{"fc9": 6.0}"#).unwrap_err().to_string();
+    assert!(unknown.contains("fc9"), "{unknown}");
+    let no_number = load(r#"{"fc2": "six"}"#).unwrap_err().to_string();
+    assert!(no_number.contains("adapter_config.json") && no_number.contains("fc2"), "{no_number}");
     Ok(())
 }
 

@@ -235,6 +235,66 @@ fn an_exported_base_comes_back_as_it_was() -> Outcome {
     Ok(())
 }
 
+/// The updates scale · B·A of an exported adapter, by module, by the rules of PEFT's own files.
+fn exported_updates(folder: &Path) -> codelora::Result<BTreeMap<String, Tensor>> {
+    let config: serde_json::Value = codelora::artifact::read_json(&folder.join("adapter_config.json"))?;
+    let tensors = checkpoint::read_safetensors(&folder.join("adapter_model.safetensors"), &Device::Cpu)?;
+    let mut updates = BTreeMap::new();
+    for (key, b) in &tensors {
+        let Some(module) = key.strip_prefix("base_model.model.").and_then(|key| key.strip_suffix(".lora_B.weight"))
+        else {
+            continue;
+        };
+        let of = |pattern: &str, usual: &str| config[pattern].get(module).unwrap_or(&config[usual]).as_f64().unwrap();
+        let (rank, alpha) = (of("rank_pattern", "r"), of("alpha_pattern", "lora_alpha"));
+        let a = &tensors[&format!("base_model.model.{module}.lora_A.weight")];
+        assert_eq!(a.dims()[0] as f64, rank, "{module}");
+        let scale = if config["use_rslora"] == true { alpha / rank.sqrt() } else { alpha / rank };
+        updates.insert(module.to_string(), (b.matmul(a)? * scale)?);
+    }
+    Ok(updates)
+}
+
+#[test]
+fn an_exported_adapter_is_the_same_update_divided() -> Outcome {
+    for (kind, config) in kinds() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut exp = Experiment::open(root().join("data/experiments/quick.toml"))?;
+        exp.config.base.folder = folder.path().join("base");
+        exp.config.paths.run = folder.path().join("run");
+        small::base(&exp.config.base.folder)?;
+        let base = checkpoint::load(&exp.config.base.folder, &Device::Cpu)?;
+        let mut model = base.model()?;
+        let mut adapter = lora::attach(&mut model, &config, &mut seed::rng(3, kind))?;
+        disturb(&adapter, 0.1)?;
+        adapter.save_peft(&exp.run_file("adapter"), &base.digest)?;
+        export::hugging_face(&exp, &folder.path().join("hf"), false)?;
+        let mut updates = exported_updates(&folder.path().join("hf/adapter"))?;
+        for (name, layer) in adapter.layers() {
+            let expected = (layer.b.as_tensor().matmul(layer.a.as_tensor())? * layer.scale)?;
+            let modules = match name.strip_suffix(".attn.qkv") {
+                Some(block) => ["q", "k", "v"].map(|part| format!("model.{block}.self_attn.{part}_proj")).to_vec(),
+                None => {
+                    let theirs =
+                        [("attn.out_proj", "self_attn.o_proj"), ("ffn.fc1", "mlp.c_fc"), ("ffn.fc2", "mlp.c_proj")];
+                    let renamed = theirs.iter().fold(name.clone(), |name, (ours, theirs)| name.replace(ours, theirs));
+                    vec![if name == "lm_head" { renamed } else { format!("model.{renamed}") }]
+                }
+            };
+            let rows: Vec<Tensor> = modules.iter().map(|module| updates.remove(module).expect(module)).collect();
+            assert!(max_difference(&Tensor::cat(&rows, 0)?, &expected) < 1e-6, "{kind}: {name}");
+        }
+        assert!(updates.is_empty(), "{kind}: updates of nothing: {:?}", updates.keys());
+        // Merged, it is a base like any other, and comes back to the bit.
+        export::hugging_face(&exp, &folder.path().join("merged"), true)?;
+        adapter.merge(&mut model)?;
+        let (checkpoint, output) = (folder.path().join("merged"), folder.path().join("back"));
+        let back = import::run(&Import { checkpoint, arch: None, tokenizer: None, output, force: true })?;
+        assert_eq!(back.digest, checkpoint::digest(&model.weights())?, "{kind}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_starcoder2_cannot_express_leaves_nothing_behind() -> Outcome {
     let folder = tempfile::tempdir().unwrap();

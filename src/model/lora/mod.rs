@@ -119,6 +119,8 @@ pub struct Adapter {
     layers: BTreeMap<String, Arc<LoraLayer>>,
     /// What a merge replaced, by the name of the linear layer.
     merged: BTreeMap<String, Merged>,
+    /// Whether the updates were added before the merge.
+    enabled_before: bool,
 }
 
 /// A matrix that a merge replaced, and the one it put there.
@@ -152,7 +154,7 @@ pub fn attach_named(model: &mut Transformer, name: &str, config: &LoraConfig, rn
         linear.adapters_mut().push(layer.clone());
         layers.insert(linear.name().to_string(), layer);
     }
-    Ok(Adapter { name: name.into(), config: config.clone(), layers, merged: BTreeMap::new() })
+    Ok(Adapter { name: name.into(), config: config.clone(), layers, merged: BTreeMap::new(), enabled_before: true })
 }
 
 fn fresh_layer(
@@ -240,12 +242,14 @@ impl Adapter {
             merged.insert(linear.name().to_string(), Merged { original, replacement: replacement.id() });
             linear.set_weight(replacement);
         }
+        self.enabled_before = self.layers.values().all(|layer| layer.is_enabled());
         self.set_enabled(false);
         self.merged = merged;
         Ok(())
     }
 
-    /// Puts the matrices back that [`Adapter::merge`] replaced: the base is what it was, to the bit.
+    /// Puts the matrices back that [`Adapter::merge`] replaced: the base is what it was, to the bit, and the adapter on or off as it
+    /// was.
     ///
     /// # Errors
     /// [`Error::Invalid`] when not merged, or when another adapter was merged after it and not yet unmerged.
@@ -264,7 +268,7 @@ impl Adapter {
                 linear.set_weight(original);
             }
         }
-        self.set_enabled(true);
+        self.set_enabled(self.enabled_before);
         Ok(())
     }
 

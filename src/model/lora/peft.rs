@@ -9,13 +9,17 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::targets::matches;
 use super::{Adapter, attach_named};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::experiment::LoraConfig;
 use crate::model::checkpoint;
+use crate::model::linear::Linear;
 use crate::model::transformer::Transformer;
 
 /// The header field that names the base.
@@ -38,10 +42,11 @@ pub(super) struct PeftConfig {
     pub(super) use_rslora: bool,
     #[serde(default)]
     pub(super) use_dora: bool,
+    /// By pattern, in the order of the file: where several match a layer, PEFT takes the first.
     #[serde(default)]
-    pub(super) rank_pattern: BTreeMap<String, usize>,
+    pub(super) rank_pattern: Map<String, Value>,
     #[serde(default)]
-    pub(super) alpha_pattern: BTreeMap<String, f64>,
+    pub(super) alpha_pattern: Map<String, Value>,
     #[serde(default = "no_bias")]
     pub(super) bias: String,
     #[serde(default)]
@@ -63,8 +68,13 @@ impl Adapter {
     /// [`Error::Io`], [`Error::Tensor`].
     pub fn save_peft(&self, folder: &Path, base_digest: &str) -> Result<()> {
         let config = PeftConfig {
-            rank_pattern: self.config.rank_pattern.clone(),
-            alpha_pattern: self.config.alpha_pattern.clone(),
+            rank_pattern: self.config.rank_pattern.iter().map(|(name, &rank)| (name.clone(), rank.into())).collect(),
+            alpha_pattern: self
+                .config
+                .alpha_pattern
+                .iter()
+                .map(|(name, &alpha)| (name.clone(), alpha.into()))
+                .collect(),
             ..self.peft_config(self.layers.keys().cloned().collect())
         };
         let tensors = self.parameters().into_iter().map(|(key, var)| (key, var.as_detached_tensor())).collect();
@@ -92,8 +102,8 @@ impl Adapter {
             target_modules: targets,
             use_rslora: self.config.rslora,
             use_dora: self.config.dora,
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
+            rank_pattern: Map::new(),
+            alpha_pattern: Map::new(),
             bias: no_bias(),
             fan_in_fan_out: false,
             inference_mode: true,
@@ -150,8 +160,8 @@ pub fn load_peft(model: &mut Transformer, name: &str, folder: &Path, base_digest
         rslora: peft.use_rslora,
         dora: peft.use_dora,
         lr_ratio: header.get(LR_RATIO).and_then(|ratio| ratio.parse().ok()).unwrap_or(1.0),
-        rank_pattern: peft.rank_pattern,
-        alpha_pattern: peft.alpha_pattern,
+        rank_pattern: by_layer(model, peft.rank_pattern, &config_file)?,
+        alpha_pattern: by_layer(model, peft.alpha_pattern, &config_file)?,
     };
     let mut tensors = checkpoint::read_safetensors(&weights_file, &Device::Cpu)?;
     // The fresh values are overwritten, so their seed does not matter.
@@ -161,6 +171,33 @@ pub fn load_peft(model: &mut Transformer, name: &str, folder: &Path, base_digest
         adapter.detach(model)?;
     }
     filled.map(|()| adapter)
+}
+
+/// The value of the first pattern that names it, by layer; a pattern that names none is kept, so that it is told.
+fn by_layer<T: DeserializeOwned>(
+    model: &Transformer,
+    patterns: Map<String, Value>,
+    file: &Path,
+) -> Result<BTreeMap<String, T>> {
+    let mut found = BTreeMap::new();
+    for (pattern, value) in patterns {
+        let value = |name: &str| {
+            let read = serde_json::from_value(value.clone());
+            Ok((
+                name.to_string(),
+                read.map_err(|e| Error::malformed(file, None, format!("{pattern}: {e}"), "write a number"))?,
+            ))
+        };
+        let named = model.linears().into_iter().map(Linear::name).filter(|name| matches(name, &pattern));
+        let named = named.map(value).collect::<Result<Vec<(String, T)>>>()?;
+        if named.is_empty() {
+            found.extend([value(&pattern)?]);
+        }
+        for (name, value) in named {
+            found.entry(name).or_insert(value);
+        }
+    }
+    Ok(found)
 }
 
 /// Sets every parameter from `tensors`, which must match them exactly.

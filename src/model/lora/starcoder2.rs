@@ -38,10 +38,10 @@ impl Adapter {
                     tensors.insert(format!("{prefix}.lora_magnitude_vector"), magnitudes[part].detach());
                 }
                 if rank != self.config.rank {
-                    config.rank_pattern.insert(module.clone(), rank);
+                    config.rank_pattern.insert(module.clone(), rank.into());
                 }
                 if alpha != self.config.alpha {
-                    config.alpha_pattern.insert(module.clone(), alpha);
+                    config.alpha_pattern.insert(module.clone(), alpha.into());
                 }
             }
         }

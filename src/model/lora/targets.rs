@@ -7,7 +7,7 @@ use crate::experiment::LoraConfig;
 use crate::model::transformer::Transformer;
 
 /// Whether `pattern` names the layer `name`: the whole name or its last parts, e.g. `qkv` or `attn.qkv`.
-fn matches(name: &str, pattern: &str) -> bool {
+pub(super) fn matches(name: &str, pattern: &str) -> bool {
     name == pattern || name.ends_with(&format!(".{pattern}"))
 }
 

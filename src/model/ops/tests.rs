@@ -1,4 +1,4 @@
-//! Fused against composed, in values and gradients; composed against finite differences in f64.
+//! Fused in f32 against composed in f64, in values and gradients; composed against finite differences in f64.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::rngs::StdRng;
@@ -29,18 +29,27 @@ fn probe(y: &Tensor) -> Result<Tensor> {
 
 type Op<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
-/// Values and gradients of both forms agree to `tolerance`, relative to the largest value.
+/// Tensors in the type of floats of another: what a composed form in f64 holds beside its inputs.
+fn like(tensors: &[Tensor], other: &Tensor) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| tensor.to_dtype(other.dtype()).unwrap()).collect()
+}
+
+/// Values and gradients of the fused form, in f32, agree with those of the composed form in f64 to `tolerance`, relative to the
+/// largest value.
 fn agree(inputs: &[Tensor], fused: Op, composed: Op, tolerance: f64) {
-    let run = |op: Op| -> Result<(Tensor, Vec<Tensor>)> {
-        let vars: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+    let run = |op: Op, floats: DType| -> Result<(Tensor, Vec<Tensor>)> {
+        let vars = inputs.iter().map(|input| Var::from_tensor(&input.to_dtype(floats)?));
+        let vars: Vec<Var> = vars.collect::<Result<_>>()?;
         let y = op(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>())?;
+        assert_eq!(y.dtype(), floats);
         let gradients = probe(&y)?.backward()?;
         Ok((y, vars.iter().map(|var| gradients.get(var).expect("a gradient").clone()).collect()))
     };
-    let ((y, gradients), (expected, expected_gradients)) = (run(fused).unwrap(), run(composed).unwrap());
+    let (y, gradients) = run(fused, DType::F32).unwrap();
+    let (expected, expected_gradients) = run(composed, DType::F64).unwrap();
     let difference = |a: &Tensor, b: &Tensor| -> Result<f64> {
-        let scale = b.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
-        Ok(f64::from((a - b)?.abs()?.max_all()?.to_scalar::<f32>()? / scale))
+        let scale = b.abs()?.max_all()?.to_scalar::<f64>()?.max(1.0);
+        Ok((a.to_dtype(DType::F64)? - b)?.abs()?.max_all()?.to_scalar::<f64>()? / scale)
     };
     assert_eq!(y.dims(), expected.dims());
     let off = difference(&y, &expected).unwrap();
@@ -84,11 +93,11 @@ fn linear_agrees() {
     agree(&inputs, &|i| super::linear::linear(&i[0], &i[1]), &|i| composed::linear(&i[0], &i[1]), 1e-5);
     let frozen = inputs[1].clone();
     let op = |i: &[Tensor]| super::linear::linear(&i[0], &frozen);
-    agree(&inputs[..1], &op, &|i| composed::linear(&i[0], &frozen), 1e-5);
+    agree(&inputs[..1], &op, &|i| composed::linear(&i[0], &like(&inputs[1..], &i[0])[0]), 1e-5);
     // A view with strides must be read by its layout.
     let turned = |i: &[Tensor]| i[0].transpose(0, 1);
     let op = |i: &[Tensor]| super::linear::linear(&turned(i)?, &frozen);
-    agree(&inputs[..1], &op, &|i| composed::linear(&turned(i)?, &frozen), 1e-5);
+    agree(&inputs[..1], &op, &|i| composed::linear(&turned(i)?, &like(&inputs[1..], &i[0])[0]), 1e-5);
     check_gradient(&inputs, &|i| composed::linear(&i[0], &i[1]));
 }
 
@@ -251,7 +260,8 @@ fn blocks_agree() {
                 agree(&all, &fused, &|i| super::block::stepwise(&i[0], &build(&i[1..])), 5e-5);
                 // Nothing is trained: a gradient for x alone.
                 let fused = |i: &[Tensor]| super::block::block(&i[0], &build(&weights));
-                agree(&all[..1], &fused, &|i| super::block::stepwise(&i[0], &build(&weights)), 5e-5);
+                let stepwise = |i: &[Tensor]| super::block::stepwise(&i[0], &build(&like(&weights, &i[0])));
+                agree(&all[..1], &fused, &stepwise, 5e-5);
             }
         }
     }
@@ -266,9 +276,10 @@ fn blocks_agree() {
     let weights = block_tensors(rng, true, true);
     let trained = |index: usize| index >= 4 && !(index - 4).is_multiple_of(3);
     let place = |given: &[Tensor]| {
+        let frozen = like(&weights, &given[0]);
         let mut given = given.iter();
         let tensors =
-            weights.iter().enumerate().map(|(i, w)| if trained(i) { given.next().unwrap() } else { w }.clone());
+            frozen.iter().enumerate().map(|(i, w)| if trained(i) { given.next().unwrap() } else { w }.clone());
         with_rope(block_of(tensors, true, true, &masks), &turned)
     };
     let updates = weights.iter().enumerate().filter(|(i, _)| trained(*i)).map(|(_, w)| w.clone());
@@ -297,7 +308,7 @@ fn head_losses_agree() {
         let fused = |x: &Tensor, w: &Tensor| (super::head::head_loss(x, w, &targets, smoothing)? * 40.0)?.reshape(1);
         agree(&inputs, &|i| fused(&i[0], &i[1]), &|i| composed(&i[0], &i[1]), 1e-5);
         let frozen = inputs[1].clone();
-        agree(&inputs[..1], &|i| fused(&i[0], &frozen), &|i| composed(&i[0], &frozen), 1e-5);
+        agree(&inputs[..1], &|i| fused(&i[0], &frozen), &|i| composed(&i[0], &like(&inputs[1..], &i[0])[0]), 1e-5);
     }
     assert!(super::head::head_loss(&inputs[0], &random(rng, &[50, 9]), &targets, 0.0).is_err());
 }
