@@ -129,8 +129,7 @@ fn run_lab(args: &LabArgs) -> Result<()> {
         return Ok(lab::launch(&lab, connection)?);
     }
     if args.doctor {
-        lab.doctor();
-        return Ok(());
+        return Ok(lab.doctor()?);
     }
     // Before the installation, which may take long: a faulty file is told at once.
     let lab = match &args.experiment {

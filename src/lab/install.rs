@@ -55,19 +55,26 @@ fn sources() -> Result<()> {
 
 /// The evcxr kernel, compiled into `.lab/bin`.
 fn evcxr(lab: &Lab) -> Result<()> {
-    if lab.evcxr().is_file() {
+    if installed_evcxr(lab).is_some_and(|version| version == EVCXR) {
         return Ok(());
     }
     println!("lab 3/4: the Rust kernel evcxr_jupyter {EVCXR} into .lab (10 to 20 minutes, once)");
     let mut install = Command::new("cargo");
     install
-        .args(["install", "evcxr_jupyter", "--locked", "--version", EVCXR, "--root"])
+        .args(["install", "evcxr_jupyter", "--locked", "--force", "--version", EVCXR, "--root"])
         .arg(lab.home())
         // Its own folder: the project's target folder would rebuild everything for other features.
         .env("CARGO_TARGET_DIR", lab.home().join("target-evcxr"));
     run(&mut install, "install evcxr_jupyter")?;
     let leftovers = lab.home().join("target-evcxr");
     fs::remove_dir_all(&leftovers).map_err(Error::io("remove", leftovers))
+}
+
+/// The version of the kernel in `.lab/bin`, as cargo noted it down beside; none without kernel or note.
+fn installed_evcxr(lab: &Lab) -> Option<String> {
+    let noted = fs::read_to_string(lab.home().join(".crates.toml")).ok().filter(|_| lab.evcxr().is_file())?;
+    let version = noted.lines().find_map(|line| line.strip_prefix("\"evcxr_jupyter ")?.split(' ').next())?;
+    Some(version.to_string())
 }
 
 /// The kernelspec `codelora`: Jupyter starts this program, which starts the kernel in a free build folder.
@@ -91,25 +98,47 @@ fn kernelspec(lab: &Lab) -> Result<()> {
     artifact::write_json(&lab.root.join(".venv/share/jupyter/lab/settings/overrides.json"), &overrides)
 }
 
-/// One line per part: its version, or what to do.
-pub fn doctor(lab: &Lab) -> Vec<String> {
+/// A part of the workshop: its name, its version or state, and what to do where there is none.
+pub type Part = (&'static str, Option<String>, &'static str);
+
+/// Every part that the workshop needs.
+pub fn parts(lab: &Lab) -> Vec<Part> {
     let version = |program: &Path, args: &[&str]| -> Option<String> {
         let output = Command::new(program).args(args).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_string();
         output.status.success().then_some(text)
     };
-    let line = |name: &str, found: Option<String>, remedy: &str| match found {
-        Some(found) => format!("{name:<14} {found}"),
-        None => format!("{name:<14} missing: {remedy}"),
-    };
     let python = python::interpreter().ok();
     vec![
-        line("cargo", version(Path::new("cargo"), &["--version"]), "install Rust with rustup"),
-        line("linker", version(Path::new("cc"), &["--version"]), "install a C compiler (Debian: build-essential)"),
-        line("python", python.and_then(|p| version(&p, &["--version"])), "install Python 3.9 or newer"),
-        line("rust-src", reading::standard_library().map(|_| "ready".to_string()), "run `codelora lab`"),
-        line("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
-        line("evcxr", lab.evcxr().is_file().then(|| EVCXR.to_string()), "run `codelora lab`"),
-        line("library", library::is_ready(lab).then(|| "ready".to_string()), "run `codelora lab`"),
+        ("cargo", version(Path::new("cargo"), &["--version"]), "install Rust with rustup"),
+        ("linker", version(Path::new("cc"), &["--version"]), "install a C compiler (Debian: build-essential)"),
+        ("python", python.and_then(|p| version(&p, &["--version"])), "install Python 3.9 or newer"),
+        ("rust-src", reading::standard_library().map(|_| "ready".to_string()), "run `codelora lab`"),
+        ("jupyter", version(&lab.python(), &["-m", "jupyterlab", "--version"]), "run `codelora lab`"),
+        ("evcxr", installed_evcxr(lab), "run `codelora lab`"),
+        ("library", library::is_ready(lab).then(|| "ready".to_string()), "run `codelora lab`"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_of_another_version_is_not_taken_for_ours() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("notebooks/kit")).unwrap();
+        fs::write(root.path().join("notebooks/kit/Cargo.toml"), "").unwrap();
+        let lab = Lab::at(root.path()).unwrap();
+        fs::create_dir_all(lab.home().join("bin")).unwrap();
+        let note = "[v1]\n\"evcxr_jupyter 0.21.1 (registry+https://example.org)\" = [\"evcxr_jupyter\"]\n";
+        fs::write(lab.home().join(".crates.toml"), note).unwrap();
+        assert_eq!(installed_evcxr(&lab), None, "the note alone is no kernel");
+        fs::write(lab.evcxr(), "").unwrap();
+        assert_eq!(installed_evcxr(&lab).as_deref(), Some("0.21.1"));
+        fs::remove_file(lab.home().join(".crates.toml")).unwrap();
+        assert_eq!(installed_evcxr(&lab), None, "a kernel of which nobody knows where it is from");
+        let missing = parts(&lab).into_iter().filter(|(_, found, _)| found.is_none()).map(|(name, ..)| name);
+        assert!(missing.collect::<Vec<_>>().ends_with(&["jupyter", "evcxr", "library"]));
+    }
 }

@@ -104,11 +104,23 @@ impl Lab {
         run(&mut jupyter, "start JupyterLab")
     }
 
-    /// Prints versions and what is missing.
-    pub fn doctor(&self) {
-        for line in install::doctor(self) {
-            println!("{line}");
+    /// Prints a line for each part: its version, or what to do.
+    ///
+    /// # Errors
+    /// When a part is missing.
+    pub fn doctor(&self) -> Result<()> {
+        let parts = install::parts(self);
+        for (name, found, remedy) in &parts {
+            match found {
+                Some(found) => println!("{name:<14} {found}"),
+                None => println!("{name:<14} missing: {remedy}"),
+            }
         }
+        let missing: Vec<&str> = parts.iter().filter(|(_, found, _)| found.is_none()).map(|(name, ..)| *name).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("missing: {}", missing.join(", ")), "do what the lines above say"))
     }
 
     /// Points Jupyter at our kernel and away from the user's home.

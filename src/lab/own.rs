@@ -22,6 +22,10 @@ const KIT: [&str; 2] = ["kit = { path = \"kit\" }", "kit = { path = \"../../kit\
 /// # Errors
 /// When a notebook cannot be read or written, or does not say what it opens.
 pub fn copies(root: &Path, notebooks: &[PathBuf], name: &str, file: &Path, external: Option<&Path>) -> Result<PathBuf> {
+    if Path::new(name).file_name() != Some(name.as_ref()) {
+        let what = format!("{}: the name `{name}` names no folder", file.display());
+        return Err(Error::invalid(what, "give the experiment a name without `/`"));
+    }
     let folder = root.join("notebooks/own").join(name);
     let mut opens = format!("Experiment::open({:?})?", seen_from(root, file)?);
     if let Some(external) = external {
@@ -99,6 +103,15 @@ mod tests {
         let kept: Value = artifact::read_json(&copy).unwrap();
         assert_eq!(kept["cells"][0]["outputs"], json!(["new"]));
         assert!(source(&committed).contains("quick.toml"), "the committed notebook was changed");
+    }
+
+    #[test]
+    fn a_name_that_leads_out_of_the_folder_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["../quick", "a/b", "..", ""] {
+            let refused = copies(root.path(), &[], name, root.path(), None).unwrap_err().to_string();
+            assert!(refused.contains("without `/`"), "{name}: {refused}");
+        }
     }
 
     #[test]

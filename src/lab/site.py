@@ -1,6 +1,6 @@
 """Renders notebooks as read-only pages that need no network: `site.py FOLDER NOTEBOOK…`.
 
-Formulas become MathML, which browsers draw by themselves; nothing is loaded from anywhere; links between chapters lead to
+A page is light or dark as its reader's browser is. Formulas become MathML, which browsers draw by themselves; nothing is loaded from anywhere; links between chapters lead to
 pages; `index.html` lists them. A page that still asks another host for something is an error.
 """
 
@@ -36,9 +36,16 @@ def page(path):
             cell.source = re.sub(r"\]\(([\w.-]+)\.ipynb\)", r"](\1.html)", text)
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", exclude_input_prompt=True, exclude_output_prompt=True)
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title(notebook)}})
+    text = text.replace("</head>", f"<style>@media (prefers-color-scheme: dark) {{\n{dark(exporter.environment)}\n}}</style></head>", 1)
     # The template brings a MathJax loader and a diagram drawer from elsewhere; there is nothing left for them to do.
     text = re.sub(r"<script[^>]*>(?:(?!</script>).)*?(?:MathJax|mermaid)(?:(?!</script>).)*?</script>", "", text, flags=re.DOTALL)
     return re.sub(r"""<script[^>]*src=["'](?:https?:)?//[^>]*></script>|<script[^>]*src=["']["'][^>]*></script>""", "", text)
+
+
+def dark(environment):
+    """The colours of JupyterLab's dark theme, as the exporter's own templates have them, and what they leave out."""
+    theme, _, _ = environment.loader.get_source(environment, "static/theme-dark.css")
+    return theme + "\n:root { color-scheme: dark; }"
 
 
 def title(notebook):

@@ -38,6 +38,14 @@
       <text x="${(l + w) / 2}" y="${h - 2}" text-anchor="middle">optimiser step</text></svg>`;
   };
 
+  // How long the steps that are left will take, by the pace since this page first saw the run; evaluations are in it.
+  const remaining = (host, step, planned) => {
+    const [first, since] = JSON.parse(host.dataset.seen ||= JSON.stringify([step, Date.now()]));
+    if (step <= first) return "";
+    const seconds = ((planned - step) * (Date.now() - since)) / 1000 / (step - first);
+    return seconds < 90 ? ` · about ${Math.ceil(seconds)} s left` : ` · about ${Math.round(seconds / 60)} min left`;
+  };
+
   const draw = async (host) => {
     const { folder, steps } = host.dataset;
     const [metrics, evaluations] = await Promise.all([rows(folder, "metrics.jsonl"), rows(folder, "evaluations.jsonl")]);
@@ -51,7 +59,8 @@
     const high = Math.max(0.1, ...loss("train_loss").map((p) => p[1]), ...loss("validation_loss").map((p) => p[1]));
     const done = last && last.step >= planned;
     if (last) host.dataset.begun = "1";
-    const says = last ? `step ${last.step} of ${planned} · loss ${last.loss.toFixed(3)} nats/token · ${Math.round(last.tokens_per_second)} tokens/s` : "waiting for the first step";
+    const left = last && !done ? remaining(host, last.step, planned) : "";
+    const says = last ? `step ${last.step} of ${planned} · loss ${last.loss.toFixed(3)} nats/token · ${Math.round(last.tokens_per_second)} tokens/s${left}` : "waiting for the first step";
     host.innerHTML = `<p class="codelora-says" data-step="${last ? last.step : 0}"><b>${done ? "finished" : "training"}</b> · ${says}</p>
       <div style="display:flex;flex-wrap:wrap;gap:16px">` +
       panel("loss", "nats/token", planned, 1.6 * high, [["batch", colors.batch, batch, true], ["train subset", colors.train, loss("train_loss")], ["validation", colors.validation, loss("validation_loss")]]) +

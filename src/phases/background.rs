@@ -139,12 +139,18 @@ impl Background {
 /// [`Error::Invalid`] with the last lines of the log when the run ended without a result; those of [`training::run`].
 pub fn wait(exp: &Experiment, run: &Background) -> Result<Training> {
     let (begun, mut shown) = (Instant::now(), run.evaluations().map_or(0, |rows| rows.len()));
+    let mut first: Option<(usize, Duration)> = None;
     while run.is_running() {
         std::thread::sleep(Duration::from_millis(500));
         // A row may be half written; the next look finds it whole.
         let rows = run.evaluations().unwrap_or_default();
         for row in rows.iter().skip(shown) {
-            println!("{}", line(row, run.steps, begun.elapsed()));
+            let (step, now) = (row.step, begun.elapsed());
+            println!(
+                "{}{}",
+                line(row, run.steps, now),
+                left(*first.get_or_insert((step, now)), (step, now), run.steps)
+            );
         }
         shown = shown.max(rows.len());
     }
@@ -164,6 +170,20 @@ fn shown_path(run: &Background) -> String {
     relative.display().to_string()
 }
 
+/// What remains of `steps`, by the pace between two evaluations; nothing where there is no pace yet, or nothing remains.
+fn left(first: (usize, Duration), now: (usize, Duration), steps: usize) -> String {
+    let (done, remaining) = (now.0.saturating_sub(first.0), steps.saturating_sub(now.0));
+    if done == 0 || remaining == 0 {
+        return String::new();
+    }
+    let seconds = (now.1 - first.1).as_secs_f64() / done as f64 * remaining as f64;
+    if seconds < 90.0 {
+        format!("  about {seconds:.0} s left")
+    } else {
+        format!("  about {:.0} min left", seconds / 60.0)
+    }
+}
+
 fn line(row: &EvaluationRow, steps: usize, elapsed: Duration) -> String {
     let wrote = row.generated.as_ref().map_or(String::new(), |check| {
         format!("  passed {:.0} %  parses {:.0} %", 100.0 * check.pass_rate, 100.0 * check.syntax_valid_rate)
@@ -174,4 +194,18 @@ fn line(row: &EvaluationRow, steps: usize, elapsed: Duration) -> String {
         "step {}/{steps} after {seconds} s  train {train:.3}  validation {validation:.3} nats/token{wrote}",
         row.step
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_the_pace_since_the_first_evaluation_seen() {
+        let at = |step: usize, seconds: u64| (step, Duration::from_secs(seconds));
+        assert_eq!(left(at(0, 4), at(0, 4), 200), "");
+        assert_eq!(left(at(0, 4), at(50, 34), 200), "  about 2 min left");
+        assert_eq!(left(at(50, 0), at(150, 60), 200), "  about 30 s left");
+        assert_eq!(left(at(0, 4), at(200, 124), 200), "");
+    }
 }
