@@ -81,6 +81,36 @@ pub fn show(chart: &Chart) -> Result<Figure> {
     draw(chart)
 }
 
+/// As [`show`] where there is a chart, else the sentence that says why there is none.
+///
+/// # Errors
+/// As [`draw`].
+pub fn show_or(chart: Option<Chart>, otherwise: &str) -> Result<Shown> {
+    Ok(match chart {
+        Some(chart) => Shown::Figure(draw(&chart)?),
+        None => Shown::Sentence(Html(format!("<p>{}</p>", escape(otherwise)))),
+    })
+}
+
+/// A figure, or what is said in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    /// The figure.
+    Figure(Figure),
+    /// What is said in its place.
+    Sentence(Html),
+}
+
+impl Shown {
+    /// Shows either in a notebook.
+    pub fn evcxr_display(&self) {
+        match self {
+            Self::Figure(figure) => figure.evcxr_display(),
+            Self::Sentence(sentence) => sentence.evcxr_display(),
+        }
+    }
+}
+
 /// A table as HTML: numbers and percentages to the right, a long table in pages that fold out.
 pub fn table(frame: &DataFrame) -> Html {
     let columns = frame.columns();

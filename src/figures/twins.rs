@@ -9,7 +9,24 @@ use crate::sandbox::Outcome;
 
 /// Every figure of the twins, in the order of the notebook.
 pub fn all(record: &TwinsRecord) -> Vec<Chart> {
-    vec![floors(record), losses(record), written(record)]
+    let mut charts = vec![floors(record), losses(record), written(record)];
+    charts.push(earlier());
+    charts
+}
+
+/// What the earlier attempt's log reports, beside the floor of its label smoothing.
+pub fn earlier() -> Chart {
+    let log = log(&EARLIER.audited().expect("the constant has reports"));
+    Chart {
+        name: "base-earlier-log".into(),
+        title: "What did the earlier attempt's log report?".into(),
+        caption: log.caption.replacen(
+            "Losses of a log",
+            "Losses of the earlier attempt at some of its 50,000 steps",
+            1,
+        ),
+        ..log
+    }
 }
 
 /// The losses of both twins and the floor.
@@ -76,9 +93,10 @@ pub fn written(record: &TwinsRecord) -> Chart {
 /// How far the earlier attempt's last losses and the twins' stand above the floor of their label smoothing.
 pub fn floors(record: &TwinsRecord) -> Chart {
     let last = |twin: &Twin| twin.training.steps.last().map_or(f64::NAN, |row| row.loss) - record.floor;
+    let (training, validation) = EARLIER.last();
     let rows = [
-        ("earlier attempt, validation", EARLIER.validation - EARLIER.floor()),
-        ("earlier attempt, training", EARLIER.training - EARLIER.floor()),
+        ("earlier attempt, validation", validation - EARLIER.floor()),
+        ("earlier attempt, training", training - EARLIER.floor()),
         ("twin without a mask", last(&record.unmasked)),
         ("twin with a mask", last(&record.masked)),
     ];
@@ -94,8 +112,8 @@ pub fn floors(record: &TwinsRecord) -> Chart {
             EARLIER.vocabulary,
             record.floor,
             record.arch.vocab_size,
-            EARLIER.training,
-            EARLIER.validation
+            training,
+            validation
         ),
         plot: Plot::Bars(Bars {
             x: "loss above its floor (nats/token)".into(),

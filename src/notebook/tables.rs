@@ -44,17 +44,12 @@ pub fn base(record: &BaseRecord) -> Result<Html> {
 }
 
 /// What the audits found.
-///
-/// # Errors
-/// As the table library.
-pub fn findings(record: &AuditRecord) -> Result<Html> {
-    let findings = record.findings();
-    let column = |of: fn(&Finding) -> String| findings.iter().map(of).collect::<Vec<_>>();
-    Ok(table(&df!(
-        "audit" => column(|finding| finding.audit.clone()),
-        "verdict" => column(|finding| if finding.sound { "✓ sound" } else { "✗ unsound" }.into()),
-        "finding" => column(|finding| finding.says.clone()),
-    )?))
+pub fn findings(record: &AuditRecord) -> Html {
+    let verdict = |sound| if sound { badge("✓ sound", Badge::Good) } else { badge("✗ unsound", Badge::Bad) };
+    rows_of(
+        ["audit", "verdict", "finding"],
+        record.findings().iter().map(|Finding { audit, sound, says }| [escape(audit), verdict(*sound), escape(says)]),
+    )
 }
 
 /// The twins side by side: what each wrote for the same prompt. Shown is the first sample from `index` on in which only the

@@ -11,6 +11,8 @@ use crate::data::quality::DataRecord;
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
 use crate::phases::base_model::BaseRecord;
+use crate::phases::lora::LoraRecord;
+use crate::phases::memorise::MemoriseRecord;
 use crate::train::metrics::TrainingRecord;
 
 /// What one phase cost when it was computed; reopening it costs next to nothing.
@@ -58,6 +60,14 @@ pub fn of(exp: &Experiment, watts: Option<f64>) -> Result<Vec<Cost>> {
     if let Some(data) = read::<DataRecord>(exp, "data")? {
         let seconds = data.seconds.iter().map(|(_, seconds)| seconds).sum();
         add("1 · collecting the data", format!("{} rows converted and run", data.converted), seconds);
+    }
+    if let Some(lora) = read::<LoraRecord>(exp, "lora")? {
+        let work = format!("an adapter of {} parameters, attached and proven", lora.trainable);
+        add("2 · proving the adapter", work, lora.seconds);
+    }
+    if let Some(memorised) = read::<MemoriseRecord>(exp, "memorise")? {
+        let work = format!("{} steps on one batch of {}", memorised.losses.len(), memorised.samples);
+        add("2 · learning one batch by heart", work, memorised.seconds);
     }
     if let Some(training) = read::<TrainingRecord>(exp, "training")? {
         let work = format!("{} steps, {} supervised tokens", training.steps.len(), training.tokens_seen);

@@ -1,6 +1,7 @@
 //! Phase 2: attaches the adapter and proves it before anything is trained.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
@@ -88,6 +89,9 @@ pub struct LoraRecord {
     pub total: usize,
     /// The proofs.
     pub proofs: Proofs,
+    /// Wall time of attaching and proving, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 impl LoraRecord {
@@ -132,6 +136,7 @@ fn attach(exp: &Experiment, model: &mut Transformer) -> Result<Adapter> {
 /// Those of [`base_model::open`] and [`lora::attach`]; [`Error::Invalid`] when a proof fails; [`Error::Mismatch`] when the
 /// record there belongs to another experiment or base.
 pub fn run(exp: &Experiment) -> Result<Lora> {
+    let begun = Instant::now();
     let (tokenizer, base) = base_model::open(exp)?;
     let mut model = base.model()?;
     let batch = proof_batch(&tokenizer)?;
@@ -167,6 +172,7 @@ pub fn run(exp: &Experiment) -> Result<Lora> {
         trainable,
         total: base_parameters + trainable,
         proofs,
+        seconds: begun.elapsed().as_secs_f64(),
     };
     artifact::write_json(&record_file, &record)?;
     Ok(Lora { model, adapter, tokenizer, base_digest: base.digest, record })

@@ -2,6 +2,8 @@
 //!
 //! An adapter that cannot learn four samples will not learn five hundred; a base that moves is not frozen.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -44,6 +46,9 @@ pub struct MemoriseRecord {
     pub losses: Vec<f64>,
     /// Whether every weight of the base is what it was, to the bit.
     pub base_unchanged: bool,
+    /// Wall time of the steps, in seconds.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 impl MemoriseRecord {
@@ -77,6 +82,7 @@ pub fn run(exp: &Experiment) -> Result<MemoriseRecord> {
             return Ok(record);
         }
     }
+    let begun = Instant::now();
     let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
     let encoded = encode(&samples, &tokenizer, context)?;
     let batch = pad(&encoded.iter().collect::<Vec<&Encoded>>(), tokenizer.pad());
@@ -99,6 +105,7 @@ pub fn run(exp: &Experiment) -> Result<MemoriseRecord> {
         trainable: adapter.parameter_count(),
         losses,
         base_unchanged: checkpoint::digest(&model.weights())? == base_digest,
+        seconds: begun.elapsed().as_secs_f64(),
     };
     artifact::write_json(&record_file, &record)?;
     Ok(record)

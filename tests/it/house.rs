@@ -1,4 +1,4 @@
-//! The house: imports point down only, files stay small, notebooks keep their shape.
+//! The house: imports point down only, and each floor knows only what it may.
 
 use std::fs;
 use std::path::{Path, PathBuf};
