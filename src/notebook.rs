@@ -81,13 +81,14 @@ pub fn show(chart: &Chart) -> Result<Figure> {
     draw(chart)
 }
 
-/// As [`show`] where there is a chart, else the sentence that says why there is none.
+/// As [`show`] where there is a chart, else the sentence that says why there is none. The chart is borrowed: evcxr shows the debug
+/// form of what a cell ends with when a variable of the cell was moved into it.
 ///
 /// # Errors
 /// As [`draw`].
-pub fn show_or(chart: Option<Chart>, otherwise: &str) -> Result<Shown> {
+pub fn show_or(chart: Option<&Chart>, otherwise: &str) -> Result<Shown> {
     Ok(match chart {
-        Some(chart) => Shown::Figure(draw(&chart)?),
+        Some(chart) => Shown::Figure(draw(chart)?),
         None => Shown::Sentence(Html(format!("<p>{}</p>", escape(otherwise)))),
     })
 }

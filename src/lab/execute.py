@@ -3,7 +3,8 @@
 
 A cell that writes to stderr has failed: the Rust kernel reports a panic or a failed `?` there and calls it a success.
 Execution counts and every path of this machine stay out of the saved file; seconds and rates that a cell prints stay in it.
-A cell with the tag `measured` shows what a clock says or a digest of it: it is compared but for its digits, since no run gives the same again.
+What a clock says, or a digest of it, no run gives again: a cell with the tag `measured`, and any row of a table that gives tokens/s, are
+compared but for their digits.
 """
 
 import difflib
@@ -101,13 +102,17 @@ NotebookNotary().sign(nbformat.read(target, as_version=4))
 
 # A digest, or a number.
 VARYING = re.compile(r"\b[0-9a-f]{12,}\b|\d[\d.,]*")
+# A row of a table that gives a rate.
+RATE = re.compile(r"<tr>(?:(?!</tr>).)*tokens/s(?:(?!</tr>).)*</tr>", re.DOTALL)
 
 
 def shown(cell):
     """The texts a cell displays. Printed lines are progress: they hold times, and are not compared."""
     outputs = (output.get("data", {}) for output in cell.get("outputs", []))
     texts = ["".join(text) for data in outputs for mime, text in sorted(data.items()) if mime.startswith("text/")]
-    return [VARYING.sub("#", text) for text in texts] if is_measured(cell) else texts
+    if is_measured(cell):
+        return [VARYING.sub("#", text) for text in texts]
+    return [RATE.sub(lambda row: VARYING.sub("#", row[0]), text) for text in texts]
 
 
 if target != path:

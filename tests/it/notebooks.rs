@@ -76,6 +76,8 @@ fn outputs_are_committed_and_hold_no_trace_of_a_machine() {
             for output in cell["outputs"].as_array().unwrap() {
                 assert_ne!(output["output_type"], "error", "{name}");
                 assert_ne!(output["name"], "stderr", "{name}: {output}");
+                let plain = output["data"]["text/plain"].to_string();
+                assert!(plain.len() < 300, "{name}: a value that no display was found for: {}", &plain[..300]);
             }
         }
         for trace in ["/home/", "/root/", "/tmp/", env!("CARGO_MANIFEST_DIR")] {

@@ -10,6 +10,9 @@ use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
 /// Title, axis and margins, without legend and rows.
 const AROUND: u32 = 40 + 14 + 44 + 12;
 
+/// Reference lines so near to each other, in SVG units, have their labels beside and not above them.
+const NEAR: u32 = 60;
+
 /// Bars laid beside each other in one row.
 fn beside(bars: &Bars) -> usize {
     if bars.stacked { 1 } else { bars.groups.len().max(1) }
@@ -131,7 +134,12 @@ pub(super) fn draw<DB: DrawingBackend>(bars: &Bars, area: &Area<DB>, scale: u32)
     }
     for (x, label) in &bars.references {
         reference(&mut chart, [(*x, 0.0), (*x, rows as f64)], scale)?;
-        let anchor = text(13, scale).color(&REFERENCE).pos(Pos::new(HPos::Center, VPos::Bottom));
+        // A label stands above its line, and beside it where the next line is so near that both labels would touch.
+        let place = |line: f64| chart.backend_coord(&(line, 0.0)).0;
+        let near = |other: f64| (1..NEAR * scale).contains(&place(other).abs_diff(place(*x)));
+        let neighbour = bars.references.iter().map(|(other, _)| *other).find(|other| near(*other));
+        let side = neighbour.map_or(HPos::Center, |other| if other > *x { HPos::Right } else { HPos::Left });
+        let anchor = text(13, scale).color(&REFERENCE).pos(Pos::new(side, VPos::Bottom));
         chart.draw_series([Text::new(label.clone(), (*x, rows as f64), anchor)])?;
     }
     let cap = thickness * 0.16;
