@@ -31,7 +31,7 @@ fn time(criterion: &mut Criterion, name: &str, (forward, both): (usize, usize), 
     if both > 0 {
         group.throughput(Throughput::Elements(both as u64));
     }
-    let both = || -> Result<_> { op()?.sum_all()?.backward() };
+    let both = || -> Result<_> { ops::backward(&op()?.sum_all()?) };
     group.bench_function("both", |bencher| bencher.iter(|| both().expect("forward and back")));
 }
 

@@ -26,8 +26,8 @@ fn all(criterion: &mut Criterion) -> codelora::Result<()> {
     let mut optimizer = AdamW::new(&vars, 0.1, Betas::default(), |_| 1.0)?;
     let mut step = || -> codelora::Result<()> {
         let states = model.hidden(&ids, &mut Dropout::off())?;
-        let mut found =
-            model.loss(&states.flatten_to(1)?, &ids.flatten_all()?, 0.0, &mut Dropout::off())?.backward()?;
+        let loss = model.loss(&states.flatten_to(1)?, &ids.flatten_all()?, 0.0, &mut Dropout::off())?;
+        let mut found = ops::backward(&loss)?;
         let gradients: Gradients =
             vars.iter().filter_map(|(name, var)| Some((name.clone(), found.remove(var)?))).collect();
         let norm = global_norm(&gradients)?;

@@ -15,6 +15,7 @@ use crate::figures::chart::Chart;
 use crate::model::checkpoint;
 use crate::model::dropout::Dropout;
 use crate::model::lora::{self, Adapter};
+use crate::model::ops;
 use crate::model::transformer::Transformer;
 use crate::phases::base_model;
 use crate::seed;
@@ -238,7 +239,7 @@ fn prove(
 /// and B, which is then not the slope by design; there the slope is taken along the magnitudes alone.
 fn check_gradient(model: &Transformer, parameters: &BTreeMap<String, Var>, batch: &Batch) -> Result<(usize, f64)> {
     let loss = || batch_loss(model, batch, &mut Dropout::off(), 0.0);
-    let gradients = loss()?.backward()?;
+    let gradients = ops::backward(&loss()?)?;
     let is_magnitude = |name: &str| name.ends_with("lora_magnitude_vector");
     let dora = parameters.keys().any(|name| is_magnitude(name));
     let (mut found, mut square, mut with_gradient) = (Vec::new(), 0.0, 0);

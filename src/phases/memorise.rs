@@ -16,6 +16,7 @@ use crate::figures::chart::Chart;
 use crate::model::audit::Overfit;
 use crate::model::checkpoint;
 use crate::model::dropout::Dropout;
+use crate::model::ops;
 use crate::phases::{data_collection, lora};
 use crate::seed::sha256;
 use crate::train::batch::{Encoded, encode, pad};
@@ -92,7 +93,7 @@ pub fn run(exp: &Experiment) -> Result<MemoriseRecord> {
     while losses.len() < STEPS && losses.last().is_none_or(|loss| *loss >= Overfit::LEARNED / 2.0) {
         let loss = batch_loss(&model, &batch, &mut Dropout::off(), 0.0)?;
         losses.push(f64::from(loss.to_scalar::<f32>()?));
-        let found = loss.backward()?;
+        let found = ops::backward(&loss)?;
         let of = |name: &String, variable| Some((name.clone(), found.get(variable)?.clone()));
         let gradients: Gradients =
             parameters.iter().filter_map(|(name, variable)| of(name, variable.as_tensor())).collect();

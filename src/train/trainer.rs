@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::checkpoint;
 use crate::model::dropout::Dropout;
+use crate::model::ops;
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::seed;
@@ -187,7 +188,7 @@ impl<'a> Run<'a> {
             let share = batch.targets.len() as f64 / tokens as f64;
             let loss = batch_loss(self.model, batch, &mut dropout, job.label_smoothing)?;
             losses.push((loss.detach(), share));
-            let mut found = (loss * share)?.backward()?;
+            let mut found = ops::backward(&(loss * share)?)?;
             for (name, variable) in self.parameters {
                 let gradient = found.remove(variable).ok_or_else(|| {
                     Error::invalid(

@@ -9,6 +9,7 @@ use codelora::model::config::ArchConfig;
 use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
 use codelora::model::lora;
+use codelora::model::ops;
 use codelora::model::transformer::Transformer;
 use codelora::seed::rng;
 
@@ -40,7 +41,7 @@ fn loss(
     let ids = ids().narrow(0, rows.start, rows.len())?.contiguous()?;
     let states = model.hidden(&ids, &mut Dropout::off())?.flatten_to(1)?;
     let loss = model.loss(&states, &ids.flatten_all()?, 0.1, &mut Dropout::off())?;
-    let found = loss.backward()?;
+    let found = ops::backward(&loss)?;
     let gradients = vars.iter().map(|(key, var)| {
         let gradient = found.get(var).unwrap_or_else(|| panic!("{key} has no gradient"));
         Ok((key.clone(), gradient.flatten_all()?.to_vec1()?))

@@ -11,6 +11,7 @@ use codelora::model::audit::{self, AuditRecord};
 use codelora::model::config::{ArchConfig, Attention};
 use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
+use codelora::model::ops;
 use codelora::model::transformer::Transformer;
 use codelora::phases::twins::{self, Scale};
 use codelora::seed::rng;
@@ -43,7 +44,8 @@ fn trained(attention: Attention) -> codelora::Result<Transformer> {
     for _ in 0..120 {
         let hidden = model.hidden(&ids().narrow(1, 0, 23)?, &mut Dropout::off())?;
         let targets = ids().narrow(1, 1, 23)?.flatten_all()?;
-        optimizer.backward_step(&model.loss(&hidden.flatten_to(1)?, &targets, 0.0, &mut Dropout::off())?)?;
+        let loss = model.loss(&hidden.flatten_to(1)?, &targets, 0.0, &mut Dropout::off())?;
+        optimizer.step(&ops::backward(&loss)?)?;
     }
     Ok(model)
 }

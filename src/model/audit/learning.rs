@@ -10,6 +10,7 @@ use super::{Finding, finding, next_token_loss};
 use crate::error::Result;
 use crate::model::config::ArchConfig;
 use crate::model::init::init;
+use crate::model::ops;
 use crate::model::transformer::Transformer;
 use crate::seed;
 
@@ -52,7 +53,7 @@ pub fn gradient(model: &Transformer, ids: &Tensor) -> Result<Gradient> {
         .map(|(key, weight)| Ok((key, Var::from_tensor(&weight.detach())?)))
         .collect::<Result<_>>()?;
     let twin = from_vars(model.config(), &vars)?;
-    let gradients = next_token_loss(&twin, ids)?.backward()?;
+    let gradients = ops::backward(&next_token_loss(&twin, ids)?)?;
     let (mut missing, mut norms) = (Vec::new(), BTreeMap::new());
     for (key, var) in &vars {
         let norm = match gradients.get(var) {
@@ -113,7 +114,7 @@ pub fn overfit(config: &ArchConfig, ids: &Tensor, seed: u64) -> Result<Overfit> 
     let mut losses = Vec::new();
     while losses.len() < 200 && losses.last().is_none_or(|&loss| loss >= OVERFIT_LOSS / 2.0) {
         let loss = next_token_loss(&model, &ids)?;
-        optimizer.backward_step(&loss)?;
+        optimizer.step(&ops::backward(&loss)?)?;
         losses.push(f64::from(loss.to_scalar::<f32>()?));
     }
     Ok(Overfit { losses })

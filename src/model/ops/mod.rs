@@ -10,6 +10,7 @@
 
 mod activation;
 mod attention;
+mod beside;
 mod block;
 pub mod composed;
 mod cross_entropy;
@@ -31,6 +32,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::model::config::{Activation, ArchConfig};
 use crate::model::dropout::Mask;
 
+pub use beside::backward;
 pub use block::{Block, Norm, Projection, Update};
 pub(in crate::model) use simd::vectorised;
 

@@ -42,7 +42,7 @@ fn agree(inputs: &[Tensor], fused: Op, composed: Op, tolerance: f64) {
         let vars: Vec<Var> = vars.collect::<Result<_>>()?;
         let y = op(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>())?;
         assert_eq!(y.dtype(), floats);
-        let gradients = probe(&y)?.backward()?;
+        let gradients = backward(&probe(&y)?)?;
         Ok((y, vars.iter().map(|var| gradients.get(var).expect("a gradient").clone()).collect()))
     };
     let (y, gradients) = run(fused, DType::F32).unwrap();
@@ -65,7 +65,7 @@ fn check_gradient(inputs: &[Tensor], op: Op) {
     let inputs: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(DType::F64).unwrap()).collect();
     let vars: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
     let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-    let gradients = probe(&op(&tensors).unwrap()).unwrap().backward().unwrap();
+    let gradients = backward(&probe(&op(&tensors).unwrap()).unwrap()).unwrap();
     const STEP: f64 = 1e-5;
     for (index, input) in inputs.iter().enumerate() {
         let gradient = gradients.get(&vars[index]).expect("a gradient").flatten_all().unwrap();
@@ -290,6 +290,14 @@ fn blocks_agree() {
     let small = [&[random(rng, &[2, 5, 12])], &block_tensors(rng, true, true)[..]].concat();
     let build = |tensors: &[Tensor]| block_of(tensors.iter().cloned(), true, true, &[None; 7]);
     check_gradient(&small, &|i| super::block::stepwise(&i[0], &build(&i[1..])));
+    // Weights lie beside candle's graph: its own backward pass must not lose them in silence.
+    let x = random(rng, &[4, 5, 12]);
+    let vars: Vec<Var> = block_tensors(rng, true, true).iter().map(|w| Var::from_tensor(w).unwrap()).collect();
+    let vars: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let y = super::block::block(&x, &build(&vars)).unwrap();
+    let said = probe(&y).unwrap().backward().unwrap_err().to_string();
+    assert!(said.contains("ops::backward"), "{said}");
+    assert!(vars.iter().all(|var| backward(&probe(&y).unwrap()).unwrap().get(var).is_some()));
     let wrong = build(&block_tensors(rng, true, true));
     assert!(super::block::block(&random(rng, &[4, 5, 9]), &wrong).is_err(), "weights of another width");
 }

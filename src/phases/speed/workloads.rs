@@ -16,6 +16,7 @@ use crate::model::device::{self, Card};
 use crate::model::dropout::Dropout;
 use crate::model::init::init;
 use crate::model::lora;
+use crate::model::ops;
 use crate::model::transformer::Transformer;
 use crate::phases::{base_model, data_collection};
 use crate::seed;
@@ -59,7 +60,7 @@ fn step(
     dropout: &mut Dropout,
 ) -> Result<()> {
     let loss = batch_loss(model, batch, dropout, 0.0)?;
-    let mut found = loss.backward()?;
+    let mut found = ops::backward(&loss)?;
     let gradients: Gradients =
         parameters.iter().filter_map(|(name, var)| Some((name.clone(), found.remove(var)?))).collect();
     let norm = global_norm(&gradients)?;

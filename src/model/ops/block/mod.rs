@@ -10,7 +10,7 @@
 //! in single operations: for other devices and types, for few sequences, and to be tested against.
 //!
 //! Gradients of weights are summed in at most [`GROUPS`] groups of sequences, then over the groups in order: the result
-//! does not depend on the number of threads.
+//! does not depend on the number of threads. They go beside candle's graph, to [`backward`](super::backward).
 
 mod pass;
 mod projection;
@@ -18,11 +18,11 @@ mod stepwise;
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, Var};
 use rayon::prelude::*;
 
 use super::attention::{Heads, Sizes};
-use super::{Rope, slices};
+use super::{Rope, beside, slices};
 use crate::model::config::Activation;
 use crate::model::dropout::Mask;
 
@@ -151,16 +151,15 @@ fn together(batch: usize, seq: usize) -> usize {
     ROWS.div_ceil(seq.max(1)).min(batch / PARTS).max(1)
 }
 
-/// The operation over `x` and, where something is trained, all trained tensors in one vector. The vector only carries the
-/// gradients: values are read from the tensors themselves.
+/// The operation over `x`. Where something is trained, a second input holds the place of the trained tensors in the graph.
 struct Fused {
     block: Block,
     heads: Heads,
     /// All tensors, cut from the graph.
     tensors: Vec<Tensor>,
-    /// Where the gradient of each begins in the vector.
+    /// Where the gradient of each trained one begins in one vector of all.
     places: Vec<Option<usize>>,
-    /// Length of the vector.
+    /// Length of that vector.
     trained: usize,
     /// What the forward pass of each few sequences left.
     saved: OnceLock<Vec<Saved>>,
@@ -255,9 +254,16 @@ impl CustomOp2 for Fused {
         self.forward(x, layout)
     }
 
-    fn bwd(&self, x: &Tensor, trained: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (dx, gradients) = self.backward(x, grad)?;
-        Ok((Some(dx), Some(slices::tensor_like(gradients, trained)?)))
+        let all = Tensor::from_vec(gradients, self.trained, x.device())?;
+        let placed =
+            self.block.tensors().into_iter().zip(&self.places).filter_map(|(tensor, place)| Some((tensor, (*place)?)));
+        let own = |(tensor, place): (&Tensor, usize)| {
+            Ok((tensor.clone(), all.narrow(0, place, tensor.elem_count())?.reshape(tensor.shape())?))
+        };
+        beside::leave(placed.map(own).collect::<Result<_>>()?)?;
+        Ok((Some(dx), None))
     }
 }
 
@@ -268,17 +274,20 @@ pub(super) fn block(x: &Tensor, block: &Block) -> Result<Tensor> {
         candle_core::bail!("block: the weights do not fit together, or not an input {:?}", x.dims());
     }
     let heads = Heads::new((seq, 3 * hidden), block.heads, block.rope.as_ref(), block.causal, block.masks[0])?;
-    let (mut trained, mut places) = (Vec::new(), Vec::new());
-    let mut length = 0;
+    let (mut places, mut trained) = (Vec::new(), 0);
     for tensor in block.tensors() {
-        places.push(tensor.is_variable().then_some(length));
+        places.push(tensor.is_variable().then_some(trained));
         if tensor.is_variable() {
-            length += tensor.elem_count();
-            trained.push(tensor.flatten_all()?);
+            trained += tensor.elem_count();
         }
     }
     let tensors = block.tensors().into_iter().map(Tensor::detach).collect();
-    let fused = Fused { block: block.clone(), heads, tensors, places, trained: length, saved: OnceLock::new() };
+    let fused = Fused { block: block.clone(), heads, tensors, places, trained, saved: OnceLock::new() };
     let x = x.contiguous()?;
-    if trained.is_empty() { x.apply_op1(fused) } else { x.apply_op2(&Tensor::cat(&trained, 0)?, fused) }
+    if trained == 0 {
+        return x.apply_op1(fused);
+    }
+    // candle goes back through an operation only where a variable lies behind it.
+    let place = Var::zeros(1, DType::F32, x.device())?;
+    x.apply_op2(place.as_tensor(), fused)
 }
