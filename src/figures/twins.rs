@@ -9,23 +9,16 @@ use crate::sandbox::Outcome;
 
 /// Every figure of the twins, in the order of the notebook.
 pub fn all(record: &TwinsRecord) -> Vec<Chart> {
-    let mut charts = vec![floors(record), losses(record), written(record)];
-    charts.push(earlier());
-    charts
+    vec![floors(record), losses(record), written(record), earlier()]
 }
 
 /// What the earlier attempt's log reports, beside the floor of its label smoothing.
 pub fn earlier() -> Chart {
-    let log = log(&EARLIER.audited().expect("the constant has reports"));
+    let record = EARLIER.audited().expect("the constant has reports");
     Chart {
         name: "base-earlier-log".into(),
         title: "What did the earlier attempt's log report?".into(),
-        caption: log.caption.replacen(
-            "Losses of a log",
-            "Losses of the earlier attempt at some of its 50,000 steps",
-            1,
-        ),
-        ..log
+        ..reported(&record, "the earlier attempt at some of its 50,000 steps")
     }
 }
 
@@ -127,6 +120,10 @@ pub fn floors(record: &TwinsRecord) -> Chart {
 
 /// The losses of a log beside the floor of their label smoothing.
 pub fn log(record: &Floor) -> Chart {
+    reported(record, "a log")
+}
+
+fn reported(record: &Floor, whose: &str) -> Chart {
     let names = BTreeMap::from([("train_loss", "training"), ("val_loss", "validation"), ("loss", "loss")]);
     let series = record.curves.iter().map(|(kind, points)| Series {
         label: names.get(kind.as_str()).unwrap_or(&kind.as_str()).to_string(),
@@ -138,7 +135,7 @@ pub fn log(record: &Floor) -> Chart {
         name: "base-log".into(),
         title: "How near does the reported loss come to its floor?".into(),
         caption: format!(
-            "Losses of a log and the floor that label smoothing {} over {} tokens leaves to a model \
+            "Losses of {whose} and the floor that label smoothing {} over {} tokens leaves to a model \
              that knows the next token: {:.4} nats/token. The lowest report, {:.4} at step {}, stands {:.4} above it.",
             record.smoothing,
             record.vocabulary,

@@ -174,26 +174,21 @@ pub fn load_peft(model: &mut Transformer, name: &str, folder: &Path, base_digest
 }
 
 /// The value of the first pattern that names it, by layer; a pattern that names none is kept, so that it is told.
-fn by_layer<T: DeserializeOwned>(
+fn by_layer<T: DeserializeOwned + Copy>(
     model: &Transformer,
     patterns: Map<String, Value>,
     file: &Path,
 ) -> Result<BTreeMap<String, T>> {
     let mut found = BTreeMap::new();
     for (pattern, value) in patterns {
-        let value = |name: &str| {
-            let read = serde_json::from_value(value.clone());
-            Ok((
-                name.to_string(),
-                read.map_err(|e| Error::malformed(file, None, format!("{pattern}: {e}"), "write a number"))?,
-            ))
-        };
+        let read = serde_json::from_value(value);
+        let value: T = read.map_err(|e| Error::malformed(file, None, format!("{pattern}: {e}"), "write a number"))?;
         let named = model.linears().into_iter().map(Linear::name).filter(|name| matches(name, &pattern));
-        let named = named.map(value).collect::<Result<Vec<(String, T)>>>()?;
-        if named.is_empty() {
-            found.extend([value(&pattern)?]);
+        let mut names: Vec<String> = named.map(String::from).collect();
+        if names.is_empty() {
+            names.push(pattern);
         }
-        for (name, value) in named {
+        for name in names {
             found.entry(name).or_insert(value);
         }
     }
