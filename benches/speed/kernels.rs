@@ -3,6 +3,7 @@
 //! Rates count multiply-adds of matrix products twice, without what is computed again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
 use codelora::experiment::LoraConfig;
@@ -45,7 +46,7 @@ fn projection(name: &str, out: usize, input: usize, low: bool) -> Result<Project
         Ok(Update { a, b, scale: 2.0, mask: None })
     };
     let weight = if low { random(name, &[out, input], size)? } else { variable(name, &[out, input], size)? };
-    Ok(Projection { weight, update: low.then(|| update(name)).transpose()? })
+    Ok(Projection { weight, layouts: Arc::default(), update: low.then(|| update(name)).transpose()? })
 }
 
 /// A block of the small base; `low` freezes it under low-rank updates of attention's matrices.

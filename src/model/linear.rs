@@ -17,6 +17,8 @@ pub struct Linear {
     name: String,
     /// `(out, in)`. Trainable when it is a variable.
     weight: Tensor,
+    /// Of the weight, for as long as it stays.
+    layouts: Arc<ops::Layouts>,
     adapters: Vec<Arc<LoraLayer>>,
 }
 
@@ -31,7 +33,7 @@ impl Linear {
 
     /// Wraps a matrix `(out, in)`.
     pub fn from_weight(name: String, weight: Tensor) -> Self {
-        Self { name, weight, adapters: Vec::new() }
+        Self { name, weight, layouts: Arc::default(), adapters: Vec::new() }
     }
 
     /// The layer's name, e.g. `layers.0.attn.qkv`.
@@ -47,6 +49,7 @@ impl Linear {
     /// Replaces the matrix; the shape must stay.
     pub(crate) fn set_weight(&mut self, weight: Tensor) {
         self.weight = weight;
+        self.layouts = Arc::default();
     }
 
     /// The attached adapters.
@@ -68,7 +71,11 @@ impl Linear {
     /// The matrix and the update of the adapter that is enabled, with this pass's mask.
     pub(crate) fn projection(&self, dropout: &mut Dropout) -> ops::Projection {
         let adapter = self.adapters.iter().find(|adapter| adapter.is_enabled());
-        ops::Projection { weight: self.weight.clone(), update: adapter.map(|adapter| adapter.update(dropout)) }
+        ops::Projection {
+            weight: self.weight.clone(),
+            layouts: self.layouts.clone(),
+            update: adapter.map(|adapter| adapter.update(dropout)),
+        }
     }
 
     /// `(…, in)` to `(…, out)`.
@@ -76,10 +83,30 @@ impl Linear {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor).
     pub fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
-        let mut y = ops::linear(x, &self.weight)?;
+        let mut y = ops::linear_kept(x, &self.weight, &self.layouts)?;
         for adapter in self.adapters.iter().filter(|adapter| adapter.is_enabled()) {
             y = adapter.forward(x, y, &self.weight, dropout)?;
         }
         Ok(y)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn another_matrix_takes_effect_at_once() -> Result<()> {
+        let x = Tensor::ones((8, 3), candle_core::DType::F32, &Device::Cpu)?;
+        let matrix = |value: f32| Tensor::full(value, (2, 3), &Device::Cpu);
+        let mut linear = Linear::from_weight("one".into(), matrix(1.0)?);
+        let first = |linear: &Linear| -> Result<f32> {
+            Ok(linear.forward(&x, &mut Dropout::off())?.flatten_all()?.to_vec1::<f32>()?[0])
+        };
+        assert_eq!(first(&linear)?, 3.0);
+        linear.set_weight(matrix(2.0)?);
+        assert_eq!(first(&linear)?, 6.0);
+        Ok(())
     }
 }

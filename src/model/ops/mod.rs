@@ -21,11 +21,12 @@ mod gemm;
 mod head;
 mod linear;
 mod norm;
+mod packed;
 mod simd;
 mod slices;
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Result, Tensor};
 
@@ -34,6 +35,7 @@ use crate::model::dropout::Mask;
 
 pub use beside::backward;
 pub use block::{Block, Norm, Projection, Update};
+pub use packed::Layouts;
 pub(in crate::model) use simd::vectorised;
 
 /// One switch for every operation: the fused form, or with `CODELORA_COMPOSED` in the environment the composed one.
@@ -113,6 +115,14 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         return cuda::linear(x, weight);
     }
     if fused(&[x, weight]) { linear::linear(x, weight) } else { composed::linear(x, weight) }
+}
+
+/// [`linear()`] with a weight that is not trained, whose `layouts` are kept for further products.
+///
+/// # Errors
+/// The tensor library's.
+pub fn linear_kept(x: &Tensor, weight: &Tensor, layouts: &Arc<Layouts>) -> Result<Tensor> {
+    if fused(&[x, weight]) && !weight.is_variable() { linear::kept(x, weight, layouts) } else { linear(x, weight) }
 }
 
 /// Rows of `weight` `(vocab, hidden)` named by `ids` `(batch, seq)` u32: `(batch, seq, hidden)`.

@@ -102,6 +102,27 @@ fn linear_agrees() {
 }
 
 #[test]
+fn linear_with_kept_layouts_agrees() {
+    let rng = &mut seed::rng(1, "kept");
+    // A few rows, a good many, and enough multiplications for every thread; each again with the layouts made before.
+    for (rows, input, out) in [(5, 24, 40), (70, 24, 40), (600, 160, 180)] {
+        let (x, weight) = ([random(rng, &[rows, input])], random(rng, &[out, input]));
+        let layouts = Arc::default();
+        for _ in 0..2 {
+            let op = |i: &[Tensor]| super::linear::kept(&i[0], &weight, &layouts);
+            agree(&x, &op, &|i| composed::linear(&i[0], &like(&[weight.clone()], &i[0])[0]), 1e-5);
+        }
+    }
+    // A variable may change: its layouts would be those of yesterday.
+    let (x, weight) = (random(rng, &[8, 24]), Var::from_tensor(&random(rng, &[40, 24])).unwrap());
+    let layouts = Arc::default();
+    let values = || linear_kept(&x, &weight, &layouts).unwrap().to_vec2::<f32>().unwrap();
+    let before = values();
+    weight.set(&(weight.as_tensor() * 2.0).unwrap()).unwrap();
+    assert_ne!(before, values());
+}
+
+#[test]
 fn norms_agree() {
     let rng = &mut seed::rng(1, "norms");
     // 150 rows: more than two tasks; 37 columns: no multiple of the lanes.
@@ -219,6 +240,7 @@ fn block_of(mut tensors: impl Iterator<Item = Tensor>, layer: bool, low: bool, m
     let norm = |next: &mut dyn FnMut() -> Tensor| Norm { weight: next(), bias: layer.then(next), eps: 1e-5 };
     let linear = |next: &mut dyn FnMut() -> Tensor, mask| Projection {
         weight: next(),
+        layouts: Arc::default(),
         update: low.then(|| Update { a: next(), b: next(), scale: 0.7, mask }),
     };
     let (norm1, norm2) = (norm(&mut next), norm(&mut next));

@@ -11,6 +11,7 @@ use super::{Options, Workload};
 use crate::error::Result;
 use crate::experiment::{Compute, Experiment, LoraConfig};
 use crate::generate::{Request, Sampling, stream};
+use crate::memory;
 use crate::model::config::ArchConfig;
 use crate::model::device::{self, Card};
 use crate::model::dropout::Dropout;
@@ -67,7 +68,9 @@ fn step(
     optimizer.step(&gradients, 1e-4, 1.0 / norm.max(1.0))
 }
 
+/// A new model, in a process that keeps its memory as a training run does.
 fn fresh(arch: &ArchConfig, device: &Device) -> Result<(Transformer, BTreeMap<String, Var>)> {
+    memory::keep_freed();
     let parameters = init(arch, &mut seed::rng(SEED, "speed"), device)?;
     let weights: BTreeMap<String, Tensor> =
         parameters.iter().map(|(key, var)| (key.clone(), var.as_tensor().clone())).collect();

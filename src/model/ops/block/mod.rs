@@ -2,9 +2,9 @@
 //!
 //! Composed of single operations a block writes eighteen tensors of its input's size or more, and candle reads and writes
 //! each gradient four times on one core. Here a thread takes a few sequences through the whole block while their values are
-//! in cache, short ones together, so that a product has [`ROWS`] rows. Kept for the backward pass: the joint projection,
-//! attention's output, the stream between the halves, and the MLP's input to its non-linearity; norms and activations are
-//! computed again.
+//! in cache, short ones together, so that a product has [`ROWS`] rows; the weights are laid out once for all of them. Kept for
+//! the backward pass: the joint projection, attention's output, the stream between the halves, and the MLP's input to its
+//! non-linearity; norms and activations are computed again.
 //!
 //! `projection` is a linear layer with its adapter, `pass` a few sequences forward and backward, [`stepwise`] the same block
 //! in single operations: for other devices and types, for few sequences, and to be tested against.
@@ -16,12 +16,13 @@ mod pass;
 mod projection;
 mod stepwise;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, Var};
 use rayon::prelude::*;
 
 use super::attention::{Heads, Sizes};
+use super::packed::{Direction, Layouts};
 use super::{Rope, beside, slices};
 use crate::model::config::Activation;
 use crate::model::dropout::Mask;
@@ -33,7 +34,7 @@ pub(super) use stepwise::stepwise;
 /// Most groups of sequences whose weight gradients are summed apart.
 const GROUPS: usize = 8;
 
-/// Rows that a product should have: each packs the matrix anew, and its inner loop is slower on few rows.
+/// Rows that a product should have: each reads the whole matrix.
 const ROWS: usize = 192;
 
 /// Parts a batch is divided into at least, where it has as many sequences: threads need something to do.
@@ -71,6 +72,8 @@ pub struct Update {
 pub struct Projection {
     /// The matrix.
     pub weight: Tensor,
+    /// Its layouts, used where it is not trained.
+    pub layouts: Arc<Layouts>,
     /// Its update.
     pub update: Option<Update>,
 }
@@ -166,14 +169,19 @@ struct Fused {
 }
 
 impl Fused {
-    /// Calls `body` with the block over plain values, for `together` sequences at a time.
-    fn with<R>(&self, (together, seq): (usize, usize), body: impl FnOnce(&Pass) -> Result<R>) -> Result<R> {
+    /// Calls `body` with the block over plain values, for `together` sequences at a time in one direction.
+    fn with<R>(
+        &self,
+        (together, seq): (usize, usize),
+        direction: Direction,
+        body: impl FnOnce(&Pass) -> Result<R>,
+    ) -> Result<R> {
         slices::read_all(&self.tensors, |values| {
             let parameters = values.into_iter().zip(&self.places);
             let mut parameters = parameters.map(|(values, &place)| Parameter { values, place });
             let width = self.block.qkv.weight.dim(0)?;
             let sizes = Sizes::new(seq, width, self.block.heads);
-            body(&Pass::new(&self.block, &self.heads, (together, sizes), &mut parameters))
+            body(&Pass::new(&self.block, &self.heads, (together, sizes), direction, &mut parameters))
         })
     }
 
@@ -183,7 +191,7 @@ impl Fused {
         let size = together * seq * hidden;
         let x = slices::of_storage(x, layout)?;
         let mut y = vec![0f32; x.len()];
-        let saved = self.with((together, seq), |pass| {
+        let saved = self.with((together, seq), Direction::Forward, |pass| {
             let parts = y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate();
             let run = |buffers: &mut Buffers, (i, (y, x)): (usize, (&mut [f32], &[f32]))| {
                 pass.forward(i * together, x, y, buffers)
@@ -203,7 +211,7 @@ impl Fused {
         let size = together * seq * hidden;
         slices::read([x, grad], |[xs, grad]| {
             let mut dx = vec![0f32; xs.len()];
-            let mut parts: Vec<Vec<f32>> = self.with((together, seq), |pass| {
+            let mut parts: Vec<Vec<f32>> = self.with((together, seq), Direction::Backward, |pass| {
                 let groups = dx.par_chunks_mut(group * size).enumerate().map_init(
                     || Buffers::new(pass),
                     |buffers, (number, dx)| {

@@ -1,11 +1,14 @@
 //! A few sequences through the block, forward and backward, on the calling thread: their rows are one after the other, and only
 //! attention tells them apart.
 
+use rayon::prelude::*;
+
 use super::projection::{Between, Linear, Parameter};
 use super::{Block, Norm};
 use crate::model::config::Activation;
 use crate::model::dropout::Mask;
 use crate::model::ops::attention::{Heads, Scratch, Sizes};
+use crate::model::ops::packed::Direction;
 use crate::model::ops::simd::vectorised;
 use crate::model::ops::{activation, norm};
 
@@ -107,14 +110,15 @@ impl Buffers {
 }
 
 impl<'a> Pass<'a> {
-    /// Takes the tensors in the order of [`Block::tensors`].
+    /// Takes the tensors in the order of [`Block::tensors`], and lays the weights out for one direction.
     ///
     /// # Panics
     /// When there are fewer than the block has: they come from the block itself.
     pub fn new(
-        block: &Block,
+        block: &'a Block,
         heads: &'a Heads,
         (together, sizes): (usize, Sizes),
+        direction: Direction,
         parameters: &mut impl Iterator<Item = Parameter<'a>>,
     ) -> Self {
         let mut take = || {
@@ -133,7 +137,10 @@ impl<'a> Pass<'a> {
                 after_mlp: block.masks[2],
             })
         };
-        take().expect("one slice for each tensor of the block")
+        let mut pass = take().expect("one slice for each tensor of the block");
+        let linears = [&mut pass.fc1, &mut pass.fc2, &mut pass.qkv, &mut pass.out_proj];
+        linears.into_par_iter().for_each(|linear| linear.lay_out(direction));
+        pass
     }
 
     /// The sequences from `sample` on: x and y `(rows, hidden)`.

@@ -3,6 +3,7 @@
 use super::Projection;
 use crate::model::dropout::Mask;
 use crate::model::ops::gemm::{Matrix, product};
+use crate::model::ops::packed::{Direction, Layouts, Packed};
 use crate::model::ops::simd::vectorised;
 
 /// A tensor's values and, where it is trained, the place of its gradient.
@@ -27,9 +28,17 @@ struct LowRank<'a> {
     mask: Option<Mask>,
 }
 
+/// A weight as a pass reads it: laid out once and for all, or for this pass because it is trained.
+enum Laid<'a> {
+    Kept(&'a Packed),
+    Own(Packed),
+}
+
 /// y = x · Wᵀ + scale · (x ⊙ mask) · Aᵀ · Bᵀ.
 pub(super) struct Linear<'a> {
     weight: Parameter<'a>,
+    layouts: &'a Layouts,
+    laid: Option<Laid<'a>>,
     pub out: usize,
     pub input: usize,
     update: Option<LowRank<'a>>,
@@ -52,7 +61,7 @@ fn room(values: &mut Vec<f32>, length: usize) -> &mut [f32] {
 
 impl<'a> Linear<'a> {
     /// Takes the layer's own parameters from the front of `parameters`.
-    pub fn new(projection: &Projection, parameters: &mut impl Iterator<Item = Parameter<'a>>) -> Option<Self> {
+    pub fn new(projection: &'a Projection, parameters: &mut impl Iterator<Item = Parameter<'a>>) -> Option<Self> {
         let (out, input) = projection.weight.dims2().ok()?;
         let weight = parameters.next()?;
         let update = match &projection.update {
@@ -65,14 +74,30 @@ impl<'a> Linear<'a> {
             }),
             None => None,
         };
-        Some(Self { weight, out, input, update })
+        Some(Self { weight, layouts: &projection.layouts, laid: None, out, input, update })
+    }
+
+    /// Lays the weight out for the direction of the pass.
+    pub fn lay_out(&mut self, direction: Direction) {
+        let (values, size) = (self.weight.values, (self.out, self.input));
+        self.laid = Some(match self.weight.place {
+            None => Laid::Kept(self.layouts.of(direction, values, size)),
+            Some(_) => Laid::Own(Packed::of_weight(direction, values, size)),
+        });
+    }
+
+    /// The product with the weight in that direction.
+    fn through(&self, from: &[f32], to: &mut [f32]) {
+        match self.laid.as_ref().expect("a pass lays its weights out") {
+            Laid::Kept(weight) => weight.product(from, to),
+            Laid::Own(weight) => weight.product(from, to),
+        }
     }
 
     /// `y` for x `(rows, in)`, whose first row is row `first` of the batch.
     pub fn forward(&self, x: &[f32], first: usize, y: &mut [f32], between: &mut Between) {
         let (rows, out, input) = (x.len() / self.input, self.out, self.input);
-        let weight = Matrix::rows(self.weight.values, input);
-        product((rows, out, input), Matrix::rows(x, input), weight.t(), y, out, false, false);
+        self.through(x, y);
         if let Some(update) = &self.update {
             update.down(x, first, input, between);
             let low = Matrix::rows(&between.low, update.rank);
@@ -83,10 +108,9 @@ impl<'a> Linear<'a> {
     /// dX `(rows, in)` of dY `(rows, out)`.
     pub fn input_gradient(&self, dy: &[f32], first: usize, dx: &mut [f32], between: &mut Between) {
         let (rows, out, input) = (dy.len() / self.out, self.out, self.input);
-        let dy = Matrix::rows(dy, out);
-        product((rows, input, out), dy, Matrix::rows(self.weight.values, input), dx, input, false, false);
+        self.through(dy, dx);
         let Some(update) = &self.update else { return };
-        let rank = update.rank;
+        let (dy, rank) = (Matrix::rows(dy, out), update.rank);
         let low = room(&mut between.low, rows * rank);
         product((rows, rank, out), dy, Matrix::rows(update.b.values, rank), low, rank, false, false);
         low.iter_mut().for_each(|value| *value *= update.scale);

@@ -13,7 +13,7 @@ fn norm(x: &Tensor, norm: &Norm) -> Result<Tensor> {
 }
 
 fn linear(x: &Tensor, projection: &Projection) -> Result<Tensor> {
-    let y = ops::linear(x, &projection.weight)?;
+    let y = ops::linear_kept(x, &projection.weight, &projection.layouts)?;
     let Some(update) = &projection.update else { return Ok(y) };
     let dropped = update.mask.map_or_else(|| Ok(x.clone()), |mask| ops::dropout(x, mask))?;
     y + (ops::linear(&ops::linear(&dropped, &update.a)?, &update.b)? * update.scale)?
