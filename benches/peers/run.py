@@ -1,6 +1,7 @@
 """Runs codelora and its peers in turns on one machine, A B A B, and writes medians into benches/records.
 
-    python run.py --codelora target/release/codelora --python venv/bin/python [--only lora-step,decode] [--rounds 3]
+    python run.py --codelora target/release/codelora --python venv/bin/python [--llama-python venv-llama/bin/python]
+        [--only lora-step,decode] [--rounds 3]
 
 Turns even out what else the machine does. Each turn is a process of its own; a round is one turn of each engine. Rows of codelora
 that `bench-speed` wrote are replaced by those of the same sitting, so that a ratio compares like with like.
@@ -21,8 +22,8 @@ ENGINES = {
     "full-step-29m": ["torch", "torch compiled"],
     "full-step-small": ["torch", "torch compiled"],
     "full-step-cuda": ["torch", "torch compiled"],
-    "sampling": ["transformers"],
-    "decode": ["transformers"],
+    "sampling": ["transformers", "llama.cpp"],
+    "decode": ["transformers", "llama.cpp"],
 }
 HERE = Path(__file__).resolve().parent
 
@@ -42,7 +43,12 @@ def ours(options, workload, threads):
 
 def theirs(options, workload, engine, threads):
     """One turn of a peer: the median of its repeats."""
-    command = [options.python, str(HERE / "torch_peer.py"), workload, "--inputs", options.inputs, "--base", options.base,
+    python, script = options.python, "torch_peer.py"
+    if engine == "llama.cpp":
+        python, script = options.llama_python, "llama_peer.py"
+    if not python:
+        raise RuntimeError("--llama-python is not given")
+    command = [python, str(HERE / script), workload, "--inputs", options.inputs, "--base", options.base,
                "--repeat", str(options.repeat), "--threads", str(threads)]
     if engine.endswith("compiled"):
         command.append("--compile")
@@ -70,6 +76,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--codelora", required=True)
     parser.add_argument("--python", default="python3")
+    parser.add_argument("--llama-python", help="Python with llama-cpp-python and gguf")
     parser.add_argument("--inputs", required=True, help="folder of `codelora bench-speed --inputs`")
     parser.add_argument("--base", required=True, help="folder of `codelora export --hf`")
     parser.add_argument("--external")

@@ -110,7 +110,7 @@ fn linear_with_kept_layouts_agrees() {
         let layouts = Arc::default();
         for _ in 0..2 {
             let op = |i: &[Tensor]| super::linear::kept(&i[0], &weight, &layouts);
-            agree(&x, &op, &|i| composed::linear(&i[0], &like(&[weight.clone()], &i[0])[0]), 1e-5);
+            agree(&x, &op, &|i| composed::linear(&i[0], &like(std::slice::from_ref(&weight), &i[0])[0]), 1e-5);
         }
     }
     // A variable may change: its layouts would be those of yesterday.
