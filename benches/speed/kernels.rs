@@ -110,6 +110,9 @@ fn all(criterion: &mut Criterion) -> codelora::Result<()> {
     time(criterion, "linear", trained(product(3 * hidden, hidden)), || ops::linear(&x, &qkv));
     let still = qkv.detach();
     time(criterion, "linear, frozen", frozen(product(3 * hidden, hidden)), || ops::linear(&x, &still));
+    let layouts = Arc::default();
+    let kept = || ops::linear_kept(&x, &still, &layouts);
+    time(criterion, "linear, laid out once", frozen(product(3 * hidden, hidden)), kept);
     let (model, _adapter) = adapted(&arch)?;
     let layer = model.linears()[0];
     let low = 2 * rows * RANK * (3 * hidden + hidden);

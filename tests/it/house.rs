@@ -1,7 +1,9 @@
-//! The house: imports point down only, and each floor knows only what it may.
+//! The house: imports point down only, each floor knows only what it may, and the README's figures of speed are the records'.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use codelora::phases::speed;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -84,4 +86,12 @@ fn only_the_notebook_module_knows_evcxr() {
     let knows = |path: &&PathBuf| fs::read_to_string(path).unwrap().contains("EVCXR_BEGIN_CONTENT");
     let found: Vec<_> = files.iter().filter(knows).collect();
     assert_eq!(found, [&root().join("src/notebook.rs")]);
+}
+
+#[test]
+fn the_table_of_speeds_is_made_from_the_records() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let table = speed::table(&speed::read(&root().join("benches/records")).unwrap());
+    let again = speed::splice(&readme, &table).unwrap();
+    assert!(readme == again, "run `codelora bench-speed --splice README.md`");
 }
