@@ -47,6 +47,9 @@ pub struct BenchArgs {
     /// Draw this many candidates for every sample and take the likeliest, by mean ln p per token; 1 chooses nothing.
     #[arg(long, value_name = "N")]
     pub best_of: Option<usize>,
+    /// Round the matrices to eight bits before sampling.
+    #[arg(long)]
+    pub eight_bits: bool,
     /// Most tokens in a completion.
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
@@ -147,6 +150,7 @@ impl BenchArgs {
         set(&mut bench.min_p, self.min_p);
         set(&mut bench.repetition_penalty, self.repetition_penalty);
         set(&mut bench.best_of, self.best_of);
+        bench.eight_bits |= self.eight_bits;
         set(&mut bench.max_new_tokens, self.max_new_tokens);
         set(&mut bench.template, self.template.clone());
         set(&mut bench.time_limit_s, self.time_limit);
@@ -179,6 +183,7 @@ impl BenchArgs {
             word("min-p", share(self.min_p)),
             word("penalty", share(self.repetition_penalty)),
             word("best-of", number(self.best_of)),
+            self.eight_bits.then(|| "eight-bits".into()),
             word("tokens", number(self.max_new_tokens)),
             self.template.clone(),
             word("limit", share(self.time_limit)),

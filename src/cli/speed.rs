@@ -15,7 +15,7 @@ use super::arguments::Common;
 pub struct SpeedArgs {
     #[command(flatten)]
     pub common: Common,
-    /// Only these workloads: lora-step, full-step-29m, full-step-small, full-step-cuda, sampling, decode, data, bpe-train, bpe-encode.
+    /// Only these workloads: lora-step, full-step-29m, full-step-small, full-step-cuda, sampling, decode, decode-eight-bits, data, bpe-train, bpe-encode.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Times each is repeated; the figure is the median.

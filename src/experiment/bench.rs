@@ -33,6 +33,9 @@ pub struct BenchConfig {
     /// Where completions are sampled, always in f32; absent: on the processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
+    /// Round the matrices to eight bits, a scale a row, before sampling: on the processor only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub eight_bits: bool,
     /// Keep tokens with at least this share of the likeliest token's probability; 0 keeps all.
     #[serde(default, skip_serializing_if = "is::<0>")]
     pub min_p: f64,

@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use crate::error::Result;
 use crate::model::dropout::Dropout;
 use crate::model::lora::LoraLayer;
-use crate::model::ops;
+use crate::model::{ops, quantize};
 
 /// `y = x · Wᵀ` plus the updates of its adapters; no bias.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Linear {
     weight: Tensor,
     /// Of the weight, for as long as it stays.
     layouts: Arc<ops::Layouts>,
+    /// The weight in eight bits, where few rows are to be multiplied with that.
+    bytes: Option<Arc<ops::Bytes>>,
     adapters: Vec<Arc<LoraLayer>>,
 }
 
@@ -33,7 +35,7 @@ impl Linear {
 
     /// Wraps a matrix `(out, in)`.
     pub fn from_weight(name: String, weight: Tensor) -> Self {
-        Self { name, weight, layouts: Arc::default(), adapters: Vec::new() }
+        Self { name, weight, layouts: Arc::default(), bytes: None, adapters: Vec::new() }
     }
 
     /// The layer's name, e.g. `layers.0.attn.qkv`.
@@ -50,6 +52,18 @@ impl Linear {
     pub(crate) fn set_weight(&mut self, weight: Tensor) {
         self.weight = weight;
         self.layouts = Arc::default();
+        self.bytes = None;
+    }
+
+    /// Rounds the matrix to eight bits ([`quantize`]): few rows are multiplied with the bytes, many with what they stand for.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor).
+    pub(crate) fn round_to_bytes(&mut self) -> Result<()> {
+        let (steps, scale) = quantize::matrix(&self.weight)?;
+        self.set_weight(quantize::restored(&steps, &scale)?);
+        self.bytes = Some(Arc::new(ops::Bytes::new(&steps, quantize::ZERO, &scale)?));
+        Ok(())
     }
 
     /// The attached adapters.
@@ -83,7 +97,10 @@ impl Linear {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor).
     pub fn forward(&self, x: &Tensor, dropout: &mut Dropout) -> Result<Tensor> {
-        let mut y = ops::linear_kept(x, &self.weight, &self.layouts)?;
+        let mut y = match &self.bytes {
+            Some(bytes) => ops::linear_bytes(x, bytes, &self.weight, &self.layouts)?,
+            None => ops::linear_kept(x, &self.weight, &self.layouts)?,
+        };
         for adapter in self.adapters.iter().filter(|adapter| adapter.is_enabled()) {
             y = adapter.forward(x, y, &self.weight, dropout)?;
         }
@@ -93,12 +110,14 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device};
+
     use super::*;
-    use candle_core::Device;
+    use crate::model::init::normal;
 
     #[test]
     fn another_matrix_takes_effect_at_once() -> Result<()> {
-        let x = Tensor::ones((8, 3), candle_core::DType::F32, &Device::Cpu)?;
+        let x = Tensor::ones((8, 3), DType::F32, &Device::Cpu)?;
         let matrix = |value: f32| Tensor::full(value, (2, 3), &Device::Cpu);
         let mut linear = Linear::from_weight("one".into(), matrix(1.0)?);
         let first = |linear: &Linear| -> Result<f32> {
@@ -107,6 +126,36 @@ mod tests {
         assert_eq!(first(&linear)?, 3.0);
         linear.set_weight(matrix(2.0)?);
         assert_eq!(first(&linear)?, 6.0);
+        Ok(())
+    }
+
+    #[test]
+    fn few_rows_and_many_meet_the_same_rounded_matrix() -> Result<()> {
+        let mut rng = crate::seed::rng(1, "bytes");
+        // 70 columns: a block of 64 and a rest; 300 × 70 by 40 rows and by one.
+        let mut random = |rows: usize, columns: usize| {
+            Tensor::from_vec(normal(&mut rng, rows * columns, 0.3), (rows, columns), &Device::Cpu)
+        };
+        let (matrix, x) = (random(300, 70)?, random(40, 70)?);
+        let mut linear = Linear::from_weight("one".into(), matrix.clone());
+        linear.round_to_bytes()?;
+        let many = linear.forward(&x, &mut Dropout::off())?;
+        let exact = x.to_dtype(DType::F64)?.matmul(&linear.weight().to_dtype(DType::F64)?.t()?)?;
+        let far = |a: &Tensor, b: &Tensor| -> Result<f64> {
+            Ok((a.to_dtype(DType::F64)? - b)?.abs()?.max_all()?.to_scalar()?)
+        };
+        assert!(far(&many, &exact)? < 1e-5);
+        for row in 0..40 {
+            let one = linear.forward(&x.narrow(0, row, 1)?, &mut Dropout::off())?;
+            assert!(far(&one, &exact.narrow(0, row, 1)?)? < 1e-5, "row {row}");
+        }
+        // And it was rounded: by half a step at most.
+        let moved = far(linear.weight(), &matrix.to_dtype(DType::F64)?)?;
+        let step = matrix.abs()?.max_all()?.to_scalar::<f32>()? / 127.0;
+        assert!(moved > 1e-5 && moved < f64::from(step) * 0.5001, "{moved}");
+        linear.set_weight(matrix.clone());
+        let exact = x.to_dtype(DType::F64)?.matmul(&matrix.to_dtype(DType::F64)?.t()?)?;
+        assert!(far(&linear.forward(&x.narrow(0, 0, 1)?, &mut Dropout::off())?, &exact.narrow(0, 0, 1)?)? < 1e-5);
         Ok(())
     }
 }

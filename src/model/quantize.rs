@@ -1,8 +1,9 @@
-//! Weights in eight bits for the disk: half of f16, and f32 again when they are loaded.
+//! Weights in eight bits: on the disk half of f16, and f32 again when they are loaded.
 //!
 //! Each row of a matrix has a scale of its own, symmetric about zero (Dettmers et al. 2022, section 2.1, row-wise absmax):
 //! s = max|w| / 127, q = round(w / s), stored as q + 128 because candle's safetensors know no signed bytes. A weight moves by
-//! at most s / 2. Vectors (norms) stay f32. Not covered: computing in eight bits.
+//! at most s / 2. Vectors (norms) stay f32. Not covered: computing in eight bits, which [`Linear`](super::linear::Linear) does
+//! where asked to.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,27 @@ use crate::error::{Error, Result};
 const SCALE: &str = ".scale";
 
 /// What zero is stored as.
-const ZERO: f64 = 128.0;
+pub(super) const ZERO: u8 = 128;
+
+/// A matrix `(rows, columns)` as u8, and its scales `(rows)`.
+///
+/// # Errors
+/// [`Error::Tensor`].
+pub(super) fn matrix(weight: &Tensor) -> Result<(Tensor, Tensor)> {
+    let largest = weight.abs()?.max(D::Minus1)?; // (rows)
+    // A row of zeros has any scale.
+    let scale = (largest.maximum(f64::from(f32::MIN_POSITIVE) * 127.0)? / 127.0)?;
+    let steps = weight.broadcast_div(&scale.unsqueeze(1)?)?.round()?;
+    Ok(((steps + f64::from(ZERO))?.to_dtype(DType::U8)?, scale))
+}
+
+/// The inverse of [`matrix`], up to rounding.
+///
+/// # Errors
+/// [`Error::Tensor`].
+pub(super) fn restored(steps: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    Ok((steps.to_dtype(DType::F32)? - f64::from(ZERO))?.broadcast_mul(&scale.unsqueeze(1)?)?)
+}
 
 /// Matrices `(rows, columns)` as u8 with their scales beside them; everything else in f32.
 ///
@@ -28,11 +49,8 @@ pub fn quantize(weights: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, T
             stored.insert(key.clone(), weight);
             continue;
         }
-        let largest = weight.abs()?.max(D::Minus1)?; // (rows)
-        // A row of zeros has any scale.
-        let scale = (largest.maximum(f64::from(f32::MIN_POSITIVE) * 127.0)? / 127.0)?;
-        let steps = weight.broadcast_div(&scale.unsqueeze(1)?)?.round()?;
-        stored.insert(key.clone(), (steps + ZERO)?.to_dtype(DType::U8)?);
+        let (steps, scale) = matrix(&weight)?;
+        stored.insert(key.clone(), steps);
         stored.insert(format!("{key}{SCALE}"), scale);
     }
     Ok(stored)
@@ -49,7 +67,7 @@ pub fn dequantize(mut stored: BTreeMap<String, Tensor>) -> Result<BTreeMap<Strin
         let scale = stored.remove(&format!("{key}{SCALE}"));
         let bytes = &stored[&key];
         let scale = match scale {
-            Some(scale) if bytes.rank() == 2 && scale.dims() == [bytes.dim(0)?] => scale.unsqueeze(1)?,
+            Some(scale) if bytes.rank() == 2 && scale.dims() == [bytes.dim(0)?] => scale,
             other => {
                 return Err(Error::Mismatch {
                     what: format!("scales of {key} {:?}, which is stored in eight bits", bytes.dims()),
@@ -59,7 +77,7 @@ pub fn dequantize(mut stored: BTreeMap<String, Tensor>) -> Result<BTreeMap<Strin
                 });
             }
         };
-        let weight = (bytes.to_dtype(DType::F32)? - ZERO)?.broadcast_mul(&scale)?;
+        let weight = restored(bytes, &scale)?;
         stored.insert(key, weight);
     }
     Ok(stored)

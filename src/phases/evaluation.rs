@@ -17,7 +17,7 @@ use crate::bench::self_test::self_test;
 use crate::bench::tasks::{self, v1_protocol};
 use crate::data::task::Task;
 use crate::error::{Error, Result};
-use crate::experiment::{BenchConfig, Experiment, Phase};
+use crate::experiment::{BenchConfig, Compute, Experiment, Phase};
 use crate::model::checkpoint::Base;
 use crate::model::device;
 use crate::model::lora;
@@ -72,9 +72,10 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let (sandbox, self_test) = judge(exp, &tasks)?;
     let (tokenizer, base) = base_model::open(exp)?;
     let (device, _) = device::open(config.compute.unwrap_or_default())?;
-    let before = Subject { name: "base", file: "before", model: base.model_on(&device)?, inputs: base_inputs };
-    let after =
-        Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base, &device)?, inputs: all_inputs };
+    let model = rounded(base.model_on(&device)?, config)?;
+    let before = Subject { name: "base", file: "before", model, inputs: base_inputs };
+    let model = adapted(exp, &base, &device)?;
+    let after = Subject { name: "base + LoRA", file: "after", model, inputs: all_inputs };
     let v1 = v1_protocol(config, config.v1_draws);
     // Another seed than the experiment's own protocol, so that the two are independent looks at the same model.
     let (seed, v1_seed) = (exp.config.seed, exp.config.seed.wrapping_add(1));
@@ -123,7 +124,8 @@ pub fn adapted_alone(exp: &Experiment) -> Result<CheckpointResult> {
     let (sandbox, _) = judge(exp, &tasks)?;
     let (tokenizer, base) = base_model::open(exp)?;
     let (device, _) = device::open(config.compute.unwrap_or_default())?;
-    let subject = Subject { name: "base + LoRA", file: "after", model: adapted(exp, &base, &device)?, inputs };
+    let model = adapted(exp, &base, &device)?;
+    let subject = Subject { name: "base + LoRA", file: "after", model, inputs };
     let measured = measure(exp, &subject, subject.file, &tokenizer, &tasks, config, exp.config.seed, &sandbox)?;
     Ok(CheckpointResult::new(subject.name, &tasks, &measured, exp.config.seed))
 }
@@ -212,11 +214,23 @@ fn inputs(exp: &Experiment) -> Result<(BTreeMap<String, String>, BTreeMap<String
     Ok((before, after))
 }
 
+/// The model in eight bits, where the measurement is to be made with that.
+fn rounded(model: Transformer, config: &BenchConfig) -> Result<Transformer> {
+    match (config.eight_bits, config.compute.unwrap_or_default()) {
+        (false, _) => Ok(model),
+        (true, Compute::Cpu) => model.in_eight_bits(),
+        (true, _) => Err(Error::invalid(
+            "eight_bits in [bench] together with a CUDA device",
+            "leave `compute` out to sample on the processor, or leave out `eight_bits`",
+        )),
+    }
+}
+
 /// The base on `device` with the trained adapter merged into it.
 fn adapted(exp: &Experiment, base: &Base, device: &Device) -> Result<Transformer> {
     let mut model = base.model_on(device)?;
     lora::load_peft(&mut model, "default", &exp.adapter_folder(), &base.digest)?.merge(&mut model)?;
-    Ok(model)
+    rounded(model, &exp.config.bench)
 }
 
 fn reopen(exp: &Experiment, file: &Path, inputs: &BTreeMap<String, String>, tasks: Vec<Task>) -> Result<Evaluation> {

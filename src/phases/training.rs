@@ -62,6 +62,10 @@ const COLLAPSE_ALARM: f64 = 0.5;
 /// experiment, base or train split (remedy: `--force`).
 pub fn run(exp: &Experiment) -> Result<Training> {
     check_settings("train", &exp.config.train.optimizer, exp.config.train.label_smoothing)?;
+    if let Some(alarm) = exp.config.train.collapse_alarm.filter(|alarm| !(0.0..=1.0).contains(alarm)) {
+        let what = format!("collapse_alarm = {alarm} in [train]");
+        return Err(Error::invalid(what, "choose a share in [0, 1]; at 1 it never sounds"));
+    }
     // Only what belongs to this phase is made anew under `force`.
     let reuse = exp.clone().forced(false);
     // The adapter first: an impossible one is refused before minutes are spent on samples.

@@ -61,6 +61,7 @@ fn config(samples: usize) -> BenchConfig {
         template: "bare".into(),
         time_limit_s: 3.0,
         adapter: None,
+        eight_bits: false,
         min_p: 0.0,
         repetition_penalty: 1.0,
         stop: Vec::new(),

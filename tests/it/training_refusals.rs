@@ -43,6 +43,7 @@ fn impossible_settings_are_refused_before_anything_is_collected() {
     refused(&["lr = -0.1"], &|c| c.train.optimizer.lr = -0.1);
     refused(&["steps = 0"], &|c| c.train.optimizer.steps = 0);
     refused(&["average_last = 1"], &|c| c.train.optimizer.average_last = 1.0);
+    refused(&["collapse_alarm = 1.5"], &|c| c.train.collapse_alarm = Some(1.5));
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub struct Protocol {
     /// Candidates behind every sample, of which the likeliest was taken; 1 means no choice.
     #[serde(default = "single")]
     pub best_of: usize,
+    /// Whether the matrices were rounded to eight bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub eight_bits: bool,
     /// Most tokens in a completion.
     pub max_new_tokens: usize,
     /// The seed.

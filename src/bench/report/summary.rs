@@ -51,6 +51,7 @@ impl Protocol {
             repetition_penalty: config.repetition_penalty,
             stop: config.stop.clone(),
             best_of: config.best_of,
+            eight_bits: config.eight_bits,
             max_new_tokens: config.max_new_tokens,
             seed,
         }

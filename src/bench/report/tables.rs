@@ -97,6 +97,7 @@ pub(super) fn protocol_words(protocol: &Protocol) -> String {
         (protocol.min_p != 0.0, format!("min-p {}", protocol.min_p)),
         (protocol.repetition_penalty != 1.0, format!("repetition penalty {}", protocol.repetition_penalty)),
         (protocol.best_of != 1, format!("each sample the likeliest of {}", protocol.best_of)),
+        (protocol.eight_bits, "matrices in eight bits".into()),
         (!protocol.stop.is_empty(), format!("stops at {:?}", protocol.stop)),
     ];
     words.extend(filters.into_iter().filter(|(used, _)| *used).map(|(_, filter)| filter));

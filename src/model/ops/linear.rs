@@ -46,7 +46,7 @@ fn weight_gradient(grad: &Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor>
 }
 
 /// With fewer rows than this a product waits for the weight to come from memory, in whatever layout.
-const FEWEST: usize = 6;
+pub(super) const FEWEST: usize = 6;
 
 /// Multiplications that pay for a second thread.
 const PARALLEL: usize = 1 << 24;

@@ -12,6 +12,7 @@ mod activation;
 mod attention;
 mod beside;
 mod block;
+mod bytes;
 pub mod composed;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -35,6 +36,7 @@ use crate::model::dropout::Mask;
 
 pub use beside::backward;
 pub use block::{Block, Norm, Projection, Update};
+pub use bytes::Bytes;
 pub use packed::Layouts;
 pub(in crate::model) use simd::vectorised;
 
@@ -123,6 +125,16 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// The tensor library's.
 pub fn linear_kept(x: &Tensor, weight: &Tensor, layouts: &Arc<Layouts>) -> Result<Tensor> {
     if fused(&[x, weight]) && !weight.is_variable() { linear::kept(x, weight, layouts) } else { linear(x, weight) }
+}
+
+/// [`linear_kept`] with a weight that was rounded to eight bits: few rows of x are multiplied with the `bytes`, to the same values up
+/// to the order of the sum. For inference only: no gradient.
+///
+/// # Errors
+/// The tensor library's.
+pub fn linear_bytes(x: &Tensor, bytes: &Arc<Bytes>, weight: &Tensor, layouts: &Arc<Layouts>) -> Result<Tensor> {
+    let rows = x.elem_count() / weight.dim(1)?;
+    if fused(&[x]) && rows < linear::FEWEST { bytes::linear(x, bytes) } else { linear_kept(x, weight, layouts) }
 }
 
 /// Rows of `weight` `(vocab, hidden)` named by `ids` `(batch, seq)` u32: `(batch, seq, hidden)`.

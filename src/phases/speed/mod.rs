@@ -31,6 +31,8 @@ pub enum Workload {
     Sampling,
     /// The same prompts one after another, greedily.
     Decode,
+    /// The same with matrices rounded to eight bits.
+    DecodeEightBits,
     /// Phase 1 on every row of the public datasets.
     Data,
     /// Training a vocabulary of 2,048 tokens.
@@ -41,13 +43,14 @@ pub enum Workload {
 
 impl Workload {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LoraStep,
         Self::FullStep29m,
         Self::FullStepSmall,
         Self::FullStepCuda,
         Self::Sampling,
         Self::Decode,
+        Self::DecodeEightBits,
         Self::Data,
         Self::BpeTrain,
         Self::BpeEncode,
@@ -62,6 +65,7 @@ impl Workload {
             Self::FullStepCuda => "full-step-cuda",
             Self::Sampling => "sampling",
             Self::Decode => "decode",
+            Self::DecodeEightBits => "decode-eight-bits",
             Self::Data => "data",
             Self::BpeTrain => "bpe-train",
             Self::BpeEncode => "bpe-encode",
@@ -77,6 +81,7 @@ impl Workload {
             Self::FullStepCuda => "full training step, 29M, 64 × 256, CUDA bf16",
             Self::Sampling => "sampling, 20 prompts × 20 samples × 100 tokens",
             Self::Decode => "greedy decoding, one stream",
+            Self::DecodeEightBits => "greedy decoding, one stream, weights in eight bits",
             Self::Data => "phase 1 on all public rows",
             Self::BpeTrain => "training a vocabulary of 2,048",
             Self::BpeEncode => "encoding",

@@ -34,7 +34,8 @@ pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -
         Workload::FullStep29m => full_step(exp, &inputs::arch_29m(exp)?, options.repeat),
         Workload::FullStepSmall => full_step(exp, &base_model::open(exp)?.1.config, options.repeat),
         Workload::Sampling => sampling(exp, options.repeat),
-        Workload::Decode => decode(exp, options.repeat),
+        Workload::Decode => decode(exp, options.repeat, false),
+        Workload::DecodeEightBits => decode(exp, options.repeat, true),
         Workload::Data => data(exp, options.repeat),
         Workload::BpeTrain | Workload::BpeEncode => bpe(exp, workload, options),
     };
@@ -156,9 +157,9 @@ fn sampling(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
     repeated(repeat, || Ok(stream(&model, &tokenizer, &requests, &sampling, |_, _| Ok(()))?.tokens as f64))
 }
 
-fn decode(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
+fn decode(exp: &Experiment, repeat: usize, eight_bits: bool) -> Result<Vec<f64>> {
     let (tokenizer, base) = base_model::open(exp)?;
-    let model = base.model()?;
+    let model = if eight_bits { base.model()?.in_eight_bits()? } else { base.model()? };
     let sampling = Sampling { stop_at_dedent: false, ..Sampling::greedy(100) };
     let prompts = inputs::prompts()?;
     repeated(repeat, || {
