@@ -75,11 +75,9 @@ impl CustomOp1 for Linear {
         let Bytes { steps, scales } = &*self.0;
         let (input, out) = (self.0.input(), scales.len());
         let x = slices::of_storage(x, layout)?;
-        let mut dims = layout.dims().to_vec();
-        if dims.pop() != Some(input) {
+        if layout.dims().last() != Some(&input) {
             candle_core::bail!("linear: x is {:?}, the weight {out} × {input} bytes", layout.dims());
         }
-        dims.push(out);
         let mut y = vec![0f32; x.len() / input * out];
         let share = if x.len() * out < PARALLEL { out } else { out.div_ceil(rayon::current_num_threads()) };
         for (x, y) in x.chunks_exact(input).zip(y.chunks_exact_mut(out)) {
@@ -95,7 +93,7 @@ impl CustomOp1 for Linear {
                 );
             });
         }
-        Ok((CpuStorage::F32(y), dims.into()))
+        Ok((CpuStorage::F32(y), slices::with_last(layout, out)))
     }
 }
 

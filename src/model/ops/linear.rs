@@ -13,14 +13,12 @@ use super::packed::{Direction, Layouts, Packed};
 use super::slices;
 
 /// Forward for x `(…, in)` and W `(out, in)`.
-fn forward(x: &[f32], shape: &Shape, weight: &[f32], out: usize) -> (CpuStorage, Shape) {
-    let mut dims = shape.dims().to_vec();
-    let input = dims.pop().unwrap_or(1);
-    dims.push(out);
+fn forward(x: &[f32], layout: &Layout, weight: &[f32], out: usize) -> (CpuStorage, Shape) {
+    let input = weight.len() / out;
     let rows = x.len() / input;
     let mut y = vec![0f32; rows * out];
     product((rows, out, input), Matrix::rows(x, input), Matrix::rows(weight, input).t(), &mut y, out, false, true);
-    (CpuStorage::F32(y), dims.into())
+    (CpuStorage::F32(y), slices::with_last(layout, out))
 }
 
 /// dX = dY · W.
@@ -74,24 +72,14 @@ impl CustomOp1 for Kept {
         let (values, size) = (slices::of_storage(x, layout)?, self.weight.dims2()?);
         slices::read([&self.weight], |[weight]| {
             let (out, input) = size;
-            let rows = values.len() / input;
-            if rows < FEWEST {
-                return Ok(forward(values, layout.shape(), weight, out));
-            }
-            let mut y = vec![0f32; rows * out];
+            let mut y = vec![0f32; values.len() / input * out];
             through(self.layouts.of(Direction::Forward, weight, size), values, (input, out), &mut y);
-            let mut dims = layout.dims().to_vec();
-            dims.pop();
-            dims.push(out);
-            Ok((CpuStorage::F32(y), dims.into()))
+            Ok((CpuStorage::F32(y), slices::with_last(layout, out)))
         })
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (out, input) = self.weight.dims2()?;
-        if grad.elem_count() / out < FEWEST {
-            return Ok(Some(input_gradient(grad, &self.weight, x)?));
-        }
         slices::read([grad, &self.weight], |[grad, weight]| {
             let mut dx = vec![0f32; grad.len() / out * input];
             through(self.layouts.of(Direction::Backward, weight, (out, input)), grad, (out, input), &mut dx);
@@ -110,7 +98,7 @@ impl CustomOp1 for Frozen {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slices::of_storage(x, layout)?;
-        slices::read([&self.0], |[weight]| Ok(forward(x, layout.shape(), weight, self.0.dim(0)?)))
+        slices::read([&self.0], |[weight]| Ok(forward(x, layout, weight, self.0.dim(0)?)))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -135,7 +123,7 @@ impl CustomOp2 for Trainable {
     ) -> Result<(CpuStorage, Shape)> {
         let out = weight_layout.shape().dims2()?.0;
         let (x, weight) = (slices::of_storage(x, x_layout)?, slices::of_storage(weight, weight_layout)?);
-        Ok(forward(x, x_layout.shape(), weight, out))
+        Ok(forward(x, x_layout, weight, out))
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

@@ -124,7 +124,12 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// The tensor library's.
 pub fn linear_kept(x: &Tensor, weight: &Tensor, layouts: &Arc<Layouts>) -> Result<Tensor> {
-    if fused(&[x, weight]) && !weight.is_variable() { linear::kept(x, weight, layouts) } else { linear(x, weight) }
+    let many = x.elem_count() >= linear::FEWEST * weight.dim(1)?;
+    if many && fused(&[x, weight]) && !weight.is_variable() {
+        linear::kept(x, weight, layouts)
+    } else {
+        linear(x, weight)
+    }
 }
 
 /// [`linear_kept`] with a weight that was rounded to eight bits: few rows of x are multiplied with the `bytes`, to the same values up
@@ -133,8 +138,8 @@ pub fn linear_kept(x: &Tensor, weight: &Tensor, layouts: &Arc<Layouts>) -> Resul
 /// # Errors
 /// The tensor library's.
 pub fn linear_bytes(x: &Tensor, bytes: &Arc<Bytes>, weight: &Tensor, layouts: &Arc<Layouts>) -> Result<Tensor> {
-    let rows = x.elem_count() / weight.dim(1)?;
-    if fused(&[x]) && rows < linear::FEWEST { bytes::linear(x, bytes) } else { linear_kept(x, weight, layouts) }
+    let many = x.elem_count() >= linear::FEWEST * weight.dim(1)?;
+    if !many && fused(&[x]) { bytes::linear(x, bytes) } else { linear_kept(x, weight, layouts) }
 }
 
 /// Rows of `weight` `(vocab, hidden)` named by `ids` `(batch, seq)` u32: `(batch, seq, hidden)`.

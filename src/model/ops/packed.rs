@@ -9,9 +9,10 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::gemm::Matrix;
+use super::simd::arch;
 
 /// Vectors side by side in a panel: with twelve rows they fill the 32 registers of AVX-512, with six the 16 of AVX2.
 const VECTORS: usize = 2;
@@ -61,8 +62,7 @@ pub(super) struct Packed {
 impl Packed {
     /// Lays out `b` of `k × n`, one of whose strides is 1, on the calling thread.
     pub fn new(b: Matrix, size: (usize, usize)) -> Self {
-        static WIDTH: OnceLock<usize> = OnceLock::new();
-        Self::of_width(b, size, *WIDTH.get_or_init(|| VECTORS * Arch::new().dispatch(Lanes)))
+        Self::of_width(b, size, VECTORS * arch().dispatch(Lanes))
     }
 
     /// The weight `(out, in)` for one direction.
@@ -100,8 +100,7 @@ impl Packed {
 
     /// `out = a · b`: a `(rows, k)`, out `(rows, n)`, on the calling thread.
     pub fn product(&self, a: &[f32], out: &mut [f32]) {
-        static ARCH: OnceLock<Arch> = OnceLock::new();
-        ARCH.get_or_init(Arch::new).dispatch(Product { a, b: self, out });
+        arch().dispatch(Product { a, b: self, out });
     }
 }
 

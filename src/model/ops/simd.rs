@@ -9,8 +9,14 @@ use std::sync::OnceLock;
 /// `for`, since the closures of `for_each` on zipped iterators stay functions of their own, compiled for any machine.
 #[inline(always)]
 pub(in crate::model) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+    arch().dispatch(body)
+}
+
+/// The widest vectors of the running machine.
+#[inline(always)]
+pub(super) fn arch() -> pulp::Arch {
     static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
-    ARCH.get_or_init(pulp::Arch::new).dispatch(body)
+    *ARCH.get_or_init(pulp::Arch::new)
 }
 
 /// eˣ to about 1e-7 relative, for x in [−87, 88]; clamped outside (Moshier's Cephes, `expf`).

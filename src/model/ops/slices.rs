@@ -1,6 +1,6 @@
 //! Tensors as plain f32 slices, and back.
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
 
 /// Whether the fused CPU code can run on all of `tensors`.
 pub(super) fn on_cpu_f32(tensors: &[&Tensor]) -> bool {
@@ -35,6 +35,14 @@ pub(super) fn read<const N: usize, R>(tensors: [&Tensor; N], body: impl FnOnce([
 /// A CPU tensor of the shape of `like`.
 pub(super) fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.shape(), &Device::Cpu)
+}
+
+/// The shape of `x` with `last` in place of its last dimension.
+pub(super) fn with_last(x: &Layout, last: usize) -> Shape {
+    let mut dims = x.dims().to_vec();
+    dims.pop();
+    dims.push(last);
+    dims.into()
 }
 
 /// [`read`] for a number of tensors that is not known beforehand.
