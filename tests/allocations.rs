@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor, Var};
-use codelora::train::optimizer::{AdamW, Betas, Gradients, global_norm};
+use codelora::train::gradients::{Clip, Gradients};
+use codelora::train::optimizer::{AdamW, Betas};
 
 struct Counting;
 
@@ -40,10 +41,7 @@ fn a_step_and_its_clipping_allocate_next_to_nothing() -> codelora::Result<()> {
     }
     let bytes: usize = parameters.values().map(|variable| 4 * variable.elem_count()).sum();
     let mut optimizer = AdamW::new(&parameters, 0.01, Betas::default(), |_| 1.0)?;
-    let mut step = || {
-        let norm = global_norm(&gradients)?;
-        optimizer.step(&gradients, 1e-3, 1.0 / norm)
-    };
+    let mut step = || optimizer.step(&gradients, 1e-3, &Clip::new(&gradients, 1.0)?);
     // The first steps start the threads.
     for _ in 0..3 {
         step()?;

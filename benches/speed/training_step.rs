@@ -8,7 +8,8 @@ use codelora::model::init::init;
 use codelora::model::ops;
 use codelora::model::transformer::Transformer;
 use codelora::seed::rng;
-use codelora::train::optimizer::{AdamW, Betas, Gradients, global_norm};
+use codelora::train::gradients::{Clip, Gradients};
+use codelora::train::optimizer::{AdamW, Betas};
 use criterion::{Criterion, Throughput};
 
 use crate::sizes::{slow, small};
@@ -30,8 +31,7 @@ fn all(criterion: &mut Criterion) -> codelora::Result<()> {
         let mut found = ops::backward(&loss)?;
         let gradients: Gradients =
             vars.iter().filter_map(|(name, var)| Some((name.clone(), found.remove(var)?))).collect();
-        let norm = global_norm(&gradients)?;
-        optimizer.step(&gradients, 1e-6, 1.0 / norm.max(1.0))
+        optimizer.step(&gradients, 1e-6, &Clip::new(&gradients, 1.0)?)
     };
     let mut group = slow(criterion, "training step");
     group.throughput(Throughput::Elements((BATCH * SEQ) as u64));

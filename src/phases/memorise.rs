@@ -20,8 +20,9 @@ use crate::model::ops;
 use crate::phases::{data_collection, lora};
 use crate::seed::sha256;
 use crate::train::batch::{Encoded, encode, pad};
+use crate::train::gradients::{Clip, Gradients};
 use crate::train::loss::batch_loss;
-use crate::train::optimizer::{AdamW, Betas, Gradients};
+use crate::train::optimizer::{AdamW, Betas};
 
 /// Samples in the batch.
 const SAMPLES: usize = 4;
@@ -97,7 +98,7 @@ pub fn run(exp: &Experiment) -> Result<MemoriseRecord> {
         let of = |name: &String, variable| Some((name.clone(), found.get(variable)?.clone()));
         let gradients: Gradients =
             parameters.iter().filter_map(|(name, variable)| of(name, variable.as_tensor())).collect();
-        optimizer.step(&gradients, LEARNING_RATE, 1.0)?;
+        optimizer.step(&gradients, LEARNING_RATE, &Clip::new(&gradients, f64::INFINITY)?)?;
     }
     let record = MemoriseRecord {
         inputs,

@@ -24,7 +24,7 @@ use crate::sandbox::{Limits, Outcome, Sandbox};
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
 use crate::train::batch::{SampleBatches, encode};
-use crate::train::job::{FixedSets, Job, Keep, check_settings};
+use crate::train::job::{FixedSets, Job, Keep, check_settings, read_every};
 use crate::train::metrics::{GeneratedCheck, TrainingRecord};
 use crate::train::optimizer::Betas;
 use crate::train::trainer::fit;
@@ -91,7 +91,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         return Ok(Training { model, adapter, tokenizer, record });
     }
     let _lock = lock(exp)?;
-    let job = job(exp, inputs);
+    let mut job = job(exp, inputs);
     let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
     let config = &exp.config.train;
     let batches = |samples, size, accumulation| {
@@ -112,6 +112,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     let tasks = checked_tasks(&data, &validation);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
     let (device, floats) = device::open(config.compute.unwrap_or_default())?;
+    job.read_every = read_every(&device);
     // The proofs ran on the CPU, and so does what follows; only the steps are taken elsewhere.
     let elsewhere = if device.is_cpu() { None } else { Some(lora::fresh_on(&reuse, &device, floats)?) };
     let (trained, taught) = elsewhere.as_ref().map_or((&model, &adapter), |(model, adapter)| (model, adapter));
@@ -187,6 +188,7 @@ fn job(exp: &Experiment, digest: String) -> Job {
         force: exp.force,
         minutes: None,
         checkpoint_every: Duration::from_secs(120),
+        read_every: 1,
     }
 }
 

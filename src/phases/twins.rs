@@ -228,6 +228,7 @@ impl Nursery<'_> {
             force: self.exp.force,
             minutes: None,
             checkpoint_every: Duration::from_secs(120),
+            read_every: 1,
         };
         let mut training = fit(&model, &parameters, &job, &self.batches, &self.fixed, &mut |_| Ok(None))?;
         let reports: Vec<Report> =

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use candle_core::Device;
+
 use crate::error::{Error, Result};
 use crate::experiment::OptimizerConfig;
 use crate::train::average::average_start;
@@ -85,6 +87,14 @@ pub struct Job {
     pub minutes: Option<f64>,
     /// Time between two checkpoints; one is also written at each evaluation.
     pub checkpoint_every: Duration,
+    /// Steps whose loss and gradient norm are read together, see [`read_every`].
+    pub read_every: usize,
+}
+
+/// Steps after which losses and gradient norms are read: each on a CPU, where they are known at once; every 16 on a device, which
+/// would have to be waited for. A loss that is no number is noticed so much later, and never saved.
+pub fn read_every(device: &Device) -> usize {
+    if device.is_cpu() { 1 } else { 16 }
 }
 
 /// Fixed batches on which the loss is compared over time.

@@ -2,11 +2,13 @@
 
 pub mod average;
 pub mod batch;
+pub mod gradients;
 pub mod job;
 pub mod loss;
 pub mod metrics;
 mod moments;
 pub mod optimizer;
+mod pending;
 pub mod schedule;
 pub mod state;
 pub mod sweep;

@@ -6,17 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::model::ops::cuda;
+use crate::train::gradients::{CHUNK, Clip, Gradients, with_host};
 use crate::train::moments::Moments;
-
-/// Elements a thread updates at once: the four arrays of a chunk stay in a core's second-level cache.
-const CHUNK: usize = 16 * 1024;
 
 /// Decay rates of the moments. β₂ = 0.95 forgets sooner than the usual 0.999, which suits runs of few steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,9 +33,6 @@ impl Default for Betas {
 
 /// Added to the root of the second moment.
 const EPSILON: f64 = 1e-8;
-
-/// Gradients by parameter name.
-pub type Gradients = BTreeMap<String, Tensor>;
 
 /// The moments of one parameter and its share of decay and rate.
 #[derive(Debug, Clone)]
@@ -99,14 +94,14 @@ impl AdamW {
         self.taken
     }
 
-    /// One step with bias correction. `scale` multiplies each gradient (clipping). A parameter without a gradient
-    /// keeps its value and its moments.
+    /// One step with bias correction, each gradient as `clip` leaves it. A parameter without a gradient keeps its value and its
+    /// moments.
     ///
     /// θ ← θ − lr·λ·θ − lr · m̂ / (√v̂ + ε), with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ).
     ///
     /// # Errors
-    /// [`Error::Tensor`].
-    pub fn step(&mut self, gradients: &Gradients, lr: f64, scale: f64) -> Result<()> {
+    /// [`Error::Invalid`] when gradients and parameters lie on different devices; [`Error::Tensor`].
+    pub fn step(&mut self, gradients: &Gradients, lr: f64, clip: &Clip) -> Result<()> {
         self.taken += 1;
         let correct = |beta: f64| 1.0 - beta.powi(self.taken as i32);
         let (first, second) = (correct(self.betas.first), correct(self.betas.second));
@@ -115,18 +110,26 @@ impl AdamW {
             let lr = lr * slot.rate;
             let update = Update {
                 betas: (self.betas.first as f32, self.betas.second as f32),
-                scale: scale as f32,
                 keep: if slot.decays { (1.0 - lr * self.weight_decay) as f32 } else { 1.0 },
                 rate: (lr / first) as f32,
                 root: (1.0 / second) as f32,
             };
-            match &mut slot.moments {
-                Moments::Host(mean, square) => with_host(gradient, |gradient| {
-                    let moments = Mutex::new((mean, square));
-                    Ok(slot.variable.inplace_op1(&HostStep { update, gradient, moments })?)
+            match (&mut slot.moments, clip) {
+                (Moments::Host(mean, square), Clip::Host { scale, .. }) => with_host(gradient, |gradient| {
+                    let (scale, moments) = (*scale as f32, Mutex::new((mean, square)));
+                    Ok(slot.variable.inplace_op1(&HostStep { update, scale, gradient, moments })?)
                 })?,
                 #[cfg(feature = "cuda")]
-                Moments::Device(moments) => cuda::step(&slot.variable, gradient, moments, update.numbers())?,
+                (Moments::Device(moments), Clip::Device(clip)) => {
+                    cuda::step(&slot.variable, gradient, moments, clip, update.numbers())?;
+                }
+                #[cfg(feature = "cuda")]
+                _ => {
+                    return Err(Error::invalid(
+                        format!("the gradient of {name} lies on another device than the parameter"),
+                        "compute the loss where the weights lie",
+                    ));
+                }
             }
         }
         Ok(())
@@ -175,36 +178,6 @@ impl AdamW {
     }
 }
 
-/// Global L2 norm over all gradients, summed in f64 and in a fixed order.
-///
-/// # Errors
-/// [`Error::Tensor`].
-pub fn global_norm(gradients: &Gradients) -> Result<f64> {
-    #[cfg(feature = "cuda")]
-    if gradients.values().next().is_some_and(|gradient| gradient.device().is_cuda()) {
-        return Ok(cuda::norm_of(&gradients.values().collect::<Vec<_>>())?);
-    }
-    let mut sum = 0f64;
-    for gradient in gradients.values() {
-        sum += with_host(gradient, |values| {
-            let parts = values.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum());
-            Ok(parts.collect::<Vec<f64>>().iter().sum::<f64>())
-        })?;
-    }
-    Ok(sum.sqrt())
-}
-
-/// Calls `body` with a tensor's values on the host: where they lie, if they lie there.
-fn with_host<R>(tensor: &Tensor, body: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    if let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) {
-        return body(&values[from..to]);
-    }
-    drop(storage);
-    body(&tensor.flatten_all()?.to_vec1::<f32>()?)
-}
-
 fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     with_host(tensor, |values| Ok(values.to_vec()))
 }
@@ -213,7 +186,6 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
 #[derive(Debug, Clone, Copy)]
 struct Update {
     betas: (f32, f32),
-    scale: f32,
     keep: f32,
     rate: f32,
     root: f32,
@@ -223,13 +195,13 @@ impl Update {
     /// In the order that the device's kernel takes them.
     #[cfg(feature = "cuda")]
     fn numbers(self) -> cuda::Numbers {
-        [self.betas.0, self.betas.1, self.scale, self.keep, self.rate, self.root, EPSILON as f32]
+        [self.betas.0, self.betas.1, self.keep, self.rate, self.root, EPSILON as f32]
     }
 
-    fn apply(self, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+    fn apply(self, scale: f32, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
         let (b1, b2) = self.betas;
         for (((w, &g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {
-            let g = g * self.scale;
+            let g = g * scale;
             *m = b1 * *m + (1.0 - b1) * g;
             *v = b2 * *v + (1.0 - b2) * g * g;
             *w = *w * self.keep - self.rate * *m / ((*v * self.root).sqrt() + EPSILON as f32);
@@ -240,6 +212,8 @@ impl Update {
 /// An update in place of a parameter's storage. The lock only hands the moments through candle's shared reference.
 struct HostStep<'a> {
     update: Update,
+    /// Multiplies the gradient.
+    scale: f32,
     gradient: &'a [f32],
     moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
 }
@@ -253,7 +227,7 @@ impl HostStep<'_> {
             .zip(self.gradient.par_chunks(CHUNK))
             .zip(mean.par_chunks_mut(CHUNK))
             .zip(square.par_chunks_mut(CHUNK))
-            .for_each(|(((w, g), m), v)| self.update.apply(w, g, m, v));
+            .for_each(|(((w, g), m), v)| self.update.apply(self.scale, w, g, m, v));
     }
 }
 
@@ -280,6 +254,10 @@ mod tests {
         Var::from_tensor(&Tensor::from_slice(values, shape, &Device::Cpu).unwrap()).unwrap()
     }
 
+    fn unclipped(gradients: &Gradients) -> Clip {
+        Clip::new(gradients, f64::INFINITY).unwrap()
+    }
+
     #[test]
     fn steps_agree_with_candles_optimizer() {
         let ours = variable(&[0.5, -1.0, 2.0, 0.1], &[2, 2]);
@@ -292,7 +270,8 @@ mod tests {
         for _ in 0..25 {
             let loss = |v: &Var| v.as_tensor().sub(&target).unwrap().sqr().unwrap().sum_all().unwrap();
             let gradient = loss(&ours).backward().unwrap().get(&ours).unwrap().clone();
-            optimizer.step(&BTreeMap::from([("layers.0.weight".to_string(), gradient)]), 1e-2, 1.0).unwrap();
+            let gradients = BTreeMap::from([("layers.0.weight".to_string(), gradient)]);
+            optimizer.step(&gradients, 1e-2, &unclipped(&gradients)).unwrap();
             reference.backward_step(&loss(&theirs)).unwrap();
         }
         let (a, b) = (host(&ours).unwrap(), host(&theirs).unwrap());
@@ -313,18 +292,19 @@ mod tests {
             let values = [3.0, 4.0].map(|value: f32| value * scale);
             BTreeMap::from([("a".to_string(), Tensor::new(&values, &Device::Cpu).unwrap())])
         };
-        assert!((global_norm(&gradients(1.0)).unwrap() - 5.0).abs() < 1e-9);
-        let after = |gradient_scale: f32, step_scale: f64| {
+        let after = |scale: f32, limit: f64| {
             let w = variable(&[0.5, -0.5], &[2]);
             let parameters = BTreeMap::from([("a".to_string(), w.clone())]);
             let mut optimizer = AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).unwrap();
             // Two steps of unlike length: one alone has the same size whatever the scale.
-            optimizer.step(&gradients(gradient_scale), 0.1, step_scale).unwrap();
-            optimizer.step(&gradients(1.0), 0.1, 1.0).unwrap();
+            let (first, second) = (gradients(scale), gradients(1.0));
+            optimizer.step(&first, 0.1, &Clip::new(&first, limit).unwrap()).unwrap();
+            optimizer.step(&second, 0.1, &unclipped(&second)).unwrap();
             w.to_vec1::<f32>().unwrap()
         };
-        assert_eq!(after(1.0, 0.25), after(0.25, 1.0));
-        assert_ne!(after(1.0, 0.25), after(1.0, 1.0));
+        // (3, 4) is 5 long.
+        assert_eq!(after(1.0, 1.25), after(0.25, f64::INFINITY));
+        assert_ne!(after(1.0, 1.25), after(1.0, f64::INFINITY));
     }
 
     #[test]
@@ -341,7 +321,8 @@ mod tests {
                     optimizer.restore(&state, 3).unwrap();
                 }
                 let gradient = w.as_tensor().sqr().unwrap();
-                optimizer.step(&BTreeMap::from([("w".to_string(), gradient)]), 0.1, 0.7).unwrap();
+                let gradients = BTreeMap::from([("w".to_string(), gradient)]);
+                optimizer.step(&gradients, 0.1, &Clip::new(&gradients, 0.3).unwrap()).unwrap();
             }
             host(&w).unwrap()
         };
@@ -376,8 +357,10 @@ mod tests {
             for step in 0..4 {
                 let gradient = random(&format!("g{step}")).to_device(device).unwrap();
                 let gradients = BTreeMap::from([("w".to_string(), gradient)]);
-                norms.push(global_norm(&gradients).unwrap());
-                optimizer.step(&gradients, 1e-2, 0.7).unwrap();
+                // Some 111 long: clipped at every step.
+                let clip = Clip::new(&gradients, 80.0).unwrap();
+                optimizer.step(&gradients, 1e-2, &clip).unwrap();
+                norms.push(clip.norm().unwrap());
             }
             (var.flatten_all().unwrap().to_vec1::<f32>().unwrap(), norms)
         };

@@ -20,10 +20,12 @@ use crate::progress::Progress;
 use crate::seed;
 use crate::train::average::{Average, average_start};
 use crate::train::batch::{Batch, Batches};
+use crate::train::gradients::{Clip, Gradients};
 use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file, stable_until};
 use crate::train::loss::{batch_loss, bits_per_byte, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
-use crate::train::optimizer::{AdamW, Gradients, global_norm};
+use crate::train::optimizer::AdamW;
+use crate::train::pending::{Pending, Taken};
 use crate::train::schedule::learning_rate;
 use crate::train::state::{self, Best, Position};
 use crate::train::tensorboard::EventFile;
@@ -67,7 +69,11 @@ struct Run<'a> {
     step_file: MetricsFile,
     evaluation_file: MetricsFile,
     events: EventFile,
+    progress: Progress,
+    pending: Pending,
     begun: Instant,
+    /// The step that this process began after.
+    first: usize,
     seconds_before: f64,
 }
 
@@ -112,7 +118,10 @@ impl<'a> Run<'a> {
             step_file,
             evaluation_file,
             events: EventFile::create(&job.folder.join("tensorboard"), step)?,
+            progress: Progress::new(job.name.clone(), job.optimizer.steps),
+            pending: Pending::default(),
             begun,
+            first: step,
             seconds_before,
         })
     }
@@ -124,36 +133,27 @@ impl<'a> Run<'a> {
     ) -> Result<StopReason> {
         let job = self.job;
         let total = job.optimizer.steps;
-        let progress = Progress::new(job.name.clone(), total);
-        // Evaluations measure without smoothing: the two must not be taken for the same number.
-        let loss = if job.label_smoothing > 0.0 { "smoothed loss" } else { "loss" };
-        progress.add(self.position.step);
+        self.progress.add(self.position.step);
         if self.position.step == 0 {
             // A state exists from the first moment, so that "the last good checkpoint" is never missing.
             self.save()?;
             self.evaluate(check)?;
         }
-        let (mut saved, first) = (Instant::now(), self.position.step);
+        let mut saved = Instant::now();
         while self.position.step < total {
-            let row = self.take_step(data)?;
-            // The pace so far, evaluations included.
-            let pace = self.begun.elapsed().as_secs_f64() / (row.step - first) as f64;
-            let left = (total - row.step) as f64 * pace / 60.0;
-            progress.note(
-                1,
-                format!(
-                    "{loss} {:.3} nats/token  lr {:.1e}  {:.0} tokens/s  {left:.0} min left",
-                    row.loss, row.lr, row.tokens_per_second
-                ),
-            );
-            let evaluated = row.step % job.eval_every.max(1) == 0 || row.step == total;
+            self.take_step(data)?;
+            if self.pending.len() >= job.read_every {
+                self.settle()?;
+            }
+            let step = self.position.step;
+            let evaluated = step.is_multiple_of(job.eval_every.max(1)) || step == total;
             let stop = if evaluated { self.evaluate(check)? } else { None };
-            if row.step == stable_until(&job.optimizer) && row.step < total {
+            if step == stable_until(&job.optimizer) && step < total {
                 self.save_to(&job.stable_file())?;
             }
             let interrupted = STOP.load(Ordering::SeqCst);
             let minutes = self.begun.elapsed().as_secs_f64() / 60.0;
-            let time_up = job.minutes.is_some_and(|limit| minutes >= limit) && row.step < total;
+            let time_up = job.minutes.is_some_and(|limit| minutes >= limit) && step < total;
             if evaluated || interrupted || time_up || stop.is_some() || saved.elapsed() >= job.checkpoint_every {
                 self.save()?;
                 saved = Instant::now();
@@ -162,19 +162,19 @@ impl<'a> Run<'a> {
                 return Err(Error::Interrupted { checkpoint: job.state_file() });
             }
             if let Some(stop) = stop {
-                progress.finish();
+                self.progress.finish();
                 return Ok(stop);
             }
             if time_up {
-                progress.finish();
+                self.progress.finish();
                 return Ok(StopReason::TimeUp(minutes));
             }
         }
-        progress.finish();
+        self.progress.finish();
         Ok(StopReason::Finished)
     }
 
-    fn take_step(&mut self, data: &dyn Batches) -> Result<StepRecord> {
+    fn take_step(&mut self, data: &dyn Batches) -> Result<()> {
         let job = self.job;
         let step = self.position.step + 1;
         let begun = Instant::now();
@@ -203,38 +203,43 @@ impl<'a> Run<'a> {
                 gradients.insert(name.clone(), sum);
             }
         }
-        let norm = global_norm(&gradients)?;
-        // Read last: on a device, reading waits for what was asked for before.
-        let mut loss_sum = 0.0;
-        for (loss, share) in losses {
-            loss_sum += f64::from(loss.to_scalar::<f32>()?) * share;
-        }
-        if !loss_sum.is_finite() || !norm.is_finite() {
-            return Err(Error::Diverged { step, loss: loss_sum, checkpoint: job.state_file() });
-        }
-        let clip = if norm > job.optimizer.clip { job.optimizer.clip / norm } else { 1.0 };
+        let clip = Clip::new(&gradients, job.optimizer.clip)?;
         let lr = learning_rate(&job.optimizer, step);
-        self.optimizer.step(&gradients, lr, clip)?;
+        self.optimizer.step(&gradients, lr, &clip)?;
         if step > average_start(&job.optimizer) {
             self.average.add(self.parameters)?;
         }
         self.position.step = step;
         self.position.tokens_seen += tokens;
-        let real: usize = batches.iter().map(|batch| batch.real).sum();
-        let computed: usize = batches.iter().map(|batch| batch.rows * batch.seq).sum();
-        let row = StepRecord {
-            step,
-            loss: loss_sum,
-            lr,
-            grad_norm: norm,
-            tokens,
-            padding: 1.0 - real as f64 / computed as f64,
-            tokens_per_second: real as f64 / begun.elapsed().as_secs_f64(),
-        };
-        self.step_file.append(&row)?;
-        self.events.scalars(step, &row.scalars())?;
-        self.steps.push(row.clone());
-        Ok(row)
+        let real = batches.iter().map(|batch| batch.real).sum();
+        let computed = batches.iter().map(|batch| batch.rows * batch.seq).sum();
+        self.pending.push(Taken { step, lr, losses, clip, tokens, real, computed }, begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Reads the numbers of the steps that wait for it and writes them down.
+    fn settle(&mut self) -> Result<()> {
+        // Evaluations measure without smoothing: the two must not be taken for the same number.
+        let loss = if self.job.label_smoothing > 0.0 { "smoothed loss" } else { "loss" };
+        for row in self.pending.read()? {
+            if !row.loss.is_finite() || !row.grad_norm.is_finite() {
+                return Err(Error::Diverged { step: row.step, loss: row.loss, checkpoint: self.job.state_file() });
+            }
+            // The pace so far, evaluations included.
+            let pace = self.begun.elapsed().as_secs_f64() / (row.step - self.first) as f64;
+            let left = (self.job.optimizer.steps - row.step) as f64 * pace / 60.0;
+            self.progress.note(
+                1,
+                format!(
+                    "{loss} {:.3} nats/token  lr {:.1e}  {:.0} tokens/s  {left:.0} min left",
+                    row.loss, row.lr, row.tokens_per_second
+                ),
+            );
+            self.step_file.append(&row)?;
+            self.events.scalars(row.step, &row.scalars())?;
+            self.steps.push(row);
+        }
+        Ok(())
     }
 
     /// Measures the average, where there is one, or the weights as they are.
@@ -255,6 +260,7 @@ impl<'a> Run<'a> {
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
         let (job, step) = (self.job, self.position.step);
+        self.settle()?;
         let [train_loss, validation_loss] = [&self.fixed.train, &self.fixed.validation].map(|set| self.measured(set));
         let (train_loss, validation_loss) = (train_loss?, validation_loss?);
         let row = EvaluationRow {
@@ -308,6 +314,7 @@ impl<'a> Run<'a> {
 
     /// Saves the run, unless its weights are no numbers: the last good state must stay.
     fn save_to(&mut self, file: &std::path::Path) -> Result<()> {
+        self.settle()?;
         for variable in self.parameters.values() {
             if !variable.sum_all()?.to_scalar::<f32>()?.is_finite() {
                 return Err(self.diverged(f64::NAN));

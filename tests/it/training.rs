@@ -20,7 +20,7 @@ use codelora::tokenizer::Tokenizer;
 use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
 use codelora::train::job::{FixedSets, Job, Keep, request_stop};
 use codelora::train::loss::{batch_loss, mean_loss};
-use codelora::train::metrics::{GeneratedCheck, StopReason, TrainingRecord};
+use codelora::train::metrics::{GeneratedCheck, StepRecord, StopReason, TrainingRecord};
 use codelora::train::optimizer::Betas;
 use codelora::train::trainer::fit;
 use codelora::train::windows::{Cut, Part, WindowBatches};
@@ -110,6 +110,7 @@ fn new_job(folder: &Path, steps: usize) -> Job {
         force: false,
         minutes: None,
         checkpoint_every: Duration::from_secs(3600),
+        read_every: 1,
     }
 }
 
@@ -274,6 +275,38 @@ fn the_best_evaluation_may_be_that_of_an_average() {
 }
 
 #[test]
+fn numbers_that_are_read_late_are_the_same_numbers() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let data = windows(folder.path());
+    let run = |read_every: usize, stop_after: Option<usize>| {
+        let mut job = new_job(&folder.path().join(format!("{read_every} {stop_after:?}")), 17);
+        (job.eval_every, job.read_every) = (6, read_every);
+        if let Some(stop_after) = stop_after {
+            let mut stop = move |step: usize| {
+                if step == stop_after {
+                    request_stop();
+                }
+                Ok(None)
+            };
+            let (stopped, _) = train(&job, &data, &mut stop);
+            assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
+        }
+        let (record, digest) = train(&job, &data, &mut none);
+        let rows = record.unwrap().steps.into_iter().map(|row| StepRecord { tokens_per_second: 0.0, ..row });
+        let rows: Vec<StepRecord> = rows.collect();
+        let written = std::fs::read_to_string(job.folder.join("metrics.jsonl")).unwrap();
+        assert_eq!(written.lines().count(), 17);
+        (rows, digest)
+    };
+    let at_once = run(1, None);
+    assert_eq!(at_once.0.iter().map(|row| row.step).collect::<Vec<_>>(), (1..=17).collect::<Vec<_>>());
+    assert_eq!(at_once, run(4, None), "four together, and what an evaluation cuts off");
+    assert_eq!(at_once, run(100, None), "as late as possible");
+    assert_eq!(at_once, run(100, Some(6)), "stopped and resumed");
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_the_run_with_a_good_checkpoint() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
@@ -291,6 +324,9 @@ fn a_loss_that_is_no_number_stops_the_run_with_a_good_checkpoint() {
         }
     };
     good(result, 2);
+    // Numbers that are read late name the same step.
+    (job.folder, job.eval_every, job.read_every) = (folder_of.join("late"), 20, 20);
+    good(train(&job, &data, &mut none).0, 2);
     // An evaluation right after the fatal step must neither save it nor ask the model to write.
     job.eval_every = 1;
     for (folder, measured) in [("evaluated", true), ("saved", false)] {

@@ -28,7 +28,7 @@ use crate::phases::corpus::{self, Prepared};
 use crate::phases::pretraining::check::Check;
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
-use crate::train::job::{FixedSets, Job, Keep, check_settings};
+use crate::train::job::{FixedSets, Job, Keep, check_settings, read_every};
 use crate::train::loss::{bits_per_byte, mean_loss};
 use crate::train::metrics::TrainingRecord;
 use crate::train::optimizer::Betas;
@@ -157,6 +157,7 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
         force: exp.force,
         minutes: options.minutes,
         checkpoint_every: Duration::from_secs(180),
+        read_every: read_every(model.device()),
     };
     let check = Check::new(exp)?;
     let mut look = |step: usize| check.as_ref().map(|check| check.run(&model, &tokenizer, step)).transpose();

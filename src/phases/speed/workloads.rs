@@ -23,8 +23,9 @@ use crate::phases::{base_model, data_collection};
 use crate::seed;
 use crate::tokenizer::Tokenizer;
 use crate::train::batch::Batch;
+use crate::train::gradients::{Clip, Gradients};
 use crate::train::loss::batch_loss;
-use crate::train::optimizer::{AdamW, Betas, Gradients, global_norm};
+use crate::train::optimizer::{AdamW, Betas};
 
 /// Rates of the repeats, in the workload's unit, and the card, where a card did the work.
 pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -> Result<(Vec<f64>, Option<Card>)> {
@@ -65,8 +66,7 @@ fn step(
     let mut found = ops::backward(&loss)?;
     let gradients: Gradients =
         parameters.iter().filter_map(|(name, var)| Some((name.clone(), found.remove(var)?))).collect();
-    let norm = global_norm(&gradients)?;
-    optimizer.step(&gradients, 1e-4, 1.0 / norm.max(1.0))
+    optimizer.step(&gradients, 1e-4, &Clip::new(&gradients, 1.0)?)
 }
 
 /// A new model, in a process that keeps its memory as a training run does.

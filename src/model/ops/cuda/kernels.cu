@@ -262,27 +262,43 @@ extern "C" __global__ void embedding_gradient(const unsigned *ids, const float *
     if (i < n) atomicAdd(dw + (long long)ids[i / width] * width + i % width, dy[i]);
 }
 
-// parts[slot · gridDim + block] = a block's part of the sum of squares of g.
-extern "C" __global__ void squares(const float *g, double *parts, long long n, int slot) {
+// The sum over a block of 256 threads, in its first thread.
+__device__ double block_sum(double sum) {
     __shared__ double sums[256];
-    double sum = 0.;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x)
-        sum += (double)g[i] * g[i];
     sums[threadIdx.x] = sum;
     __syncthreads();
     for (int half = blockDim.x / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
         __syncthreads();
     }
-    if (threadIdx.x == 0) parts[(long long)slot * gridDim.x + blockIdx.x] = sums[0];
+    return sums[0];
+}
+
+// parts[slot · gridDim + block] = a block's part of the sum of squares of g.
+extern "C" __global__ void squares(const float *g, double *parts, long long n, int slot) {
+    double sum = 0.;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x)
+        sum += (double)g[i] * g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[(long long)slot * gridDim.x + blockIdx.x] = sum;
+}
+
+// norm = √Σ parts, scale = min(1, limit / norm); one block. A norm that is no number leaves the gradients as they are.
+extern "C" __global__ void clip(const double *parts, int n, double limit, double *norm, float *scale) {
+    double sum = 0.;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) sum += parts[i];
+    sum = sqrt(block_sum(sum));
+    if (threadIdx.x > 0) return;
+    *norm = sum;
+    *scale = sum > limit ? (float)(limit / sum) : 1.f;
 }
 
 // One AdamW step of a parameter, in place of its value and its moments.
-extern "C" __global__ void adamw(float *w, const float *g, float *m, float *v, unsigned n, float b1, float b2, float scale,
-                                 float keep, float rate, float root, float epsilon) {
+extern "C" __global__ void adamw(float *w, const float *g, float *m, float *v, const float *scale, unsigned n, float b1,
+                                 float b2, float keep, float rate, float root, float epsilon) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
-    float gradient = g[i] * scale, mean = b1 * m[i] + (1.f - b1) * gradient;
+    float gradient = g[i] * *scale, mean = b1 * m[i] + (1.f - b1) * gradient;
     float square = b2 * v[i] + (1.f - b2) * gradient * gradient;
     m[i] = mean;
     v[i] = square;

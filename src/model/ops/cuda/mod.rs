@@ -35,7 +35,7 @@ pub(super) use cross_entropy::cross_entropy;
 pub(super) use embedding::embedding;
 pub(super) use linear::linear;
 pub(super) use norm::norm;
-pub use optimizer::{Moments, Numbers, norm_of, step};
+pub use optimizer::{Clip, Moments, Numbers, clip, step};
 pub(super) use residual::residual;
 
 /// Whether the kernels can run on all of `tensors`.

@@ -1,4 +1,4 @@
-//! One AdamW step of a parameter, and the norm of all gradients, without a value leaving the device but the norm.
+//! One AdamW step of a parameter, and the norm that gradients are clipped by, without a value leaving the device.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, Var};
 
-use super::{THREADS, device_of, flat, launch, not_here, read, view};
+use super::{THREADS, device_of, flat, launch, not_here, read, room, view};
 
 /// Blocks that sum the squares of one gradient.
 const BLOCKS: usize = 128;
@@ -38,13 +38,14 @@ impl Moments {
     }
 }
 
-/// The numbers of one step, in the order of the kernel's arguments: β₁, β₂, the gradient's scale, what decay keeps, the rate,
-/// the correction of the second moment, ε.
-pub type Numbers = [f32; 7];
+/// The numbers of one step, in the order of the kernel's arguments: β₁, β₂, what decay keeps, the rate, the correction of the
+/// second moment, ε.
+pub type Numbers = [f32; 6];
 
 struct Step<'a> {
     numbers: Numbers,
     gradient: &'a Tensor,
+    clip: &'a Clip,
     moments: Mutex<&'a mut Moments>,
 }
 
@@ -60,7 +61,7 @@ impl InplaceOp1 for Step<'_> {
     fn cuda_fwd(&self, weight: &mut CudaStorage, layout: &Layout) -> Result<()> {
         let (n, device): (usize, CudaDevice) = (layout.shape().elem_count(), weight.device.clone());
         let Ok(moments) = self.moments.lock() else { return not_here() };
-        let [b1, b2, scale, keep, rate, root, epsilon] = self.numbers;
+        let [b1, b2, keep, rate, root, epsilon] = self.numbers;
         read::<f32, 1, ()>([self.gradient], |[gradient]| {
             launch!(
                 &device,
@@ -71,10 +72,10 @@ impl InplaceOp1 for Step<'_> {
                     gradient,
                     moments.mean.as_view(),
                     moments.square.as_view(),
+                    self.clip.scale.as_view(),
                     n as u32,
                     b1,
                     b2,
-                    scale,
                     keep,
                     rate,
                     root,
@@ -90,17 +91,36 @@ impl InplaceOp1 for Step<'_> {
 ///
 /// # Errors
 /// The device's.
-pub fn step(variable: &Var, gradient: &Tensor, moments: &mut Moments, numbers: Numbers) -> Result<()> {
+pub fn step(variable: &Var, gradient: &Tensor, moments: &mut Moments, clip: &Clip, numbers: Numbers) -> Result<()> {
     let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
-    variable.inplace_op1(&Step { numbers, gradient: &gradient, moments: Mutex::new(moments) })
+    variable.inplace_op1(&Step { numbers, gradient: &gradient, clip, moments: Mutex::new(moments) })
 }
 
-/// The L2 norm over all `gradients`, summed in f64 in a fixed order.
+/// The norm of all gradients, and what clipping multiplies each with, on their device.
+#[derive(Debug, Clone)]
+pub struct Clip {
+    norm: CudaSlice<f64>,
+    scale: CudaSlice<f32>,
+    device: CudaDevice,
+}
+
+impl Clip {
+    /// The norm, read from the device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn norm(&self) -> Result<f64> {
+        Ok(self.device.clone_dtoh(&self.norm)?.iter().sum())
+    }
+}
+
+/// Asks for the L2 norm over all `gradients`, of which there is at least one, summed in f64 in a fixed order, and for
+/// min(1, limit / norm). Waits for neither.
 ///
 /// # Errors
 /// The device's.
-pub fn norm_of(gradients: &[&Tensor]) -> Result<f64> {
-    let Some(first) = gradients.first() else { return Ok(0.0) };
+pub fn clip(gradients: &[&Tensor], limit: f64) -> Result<Clip> {
+    let Some(first) = gradients.first() else { candle_core::bail!("there is no gradient to clip") };
     let device = &device_of(first)?;
     let parts = device.alloc_zeros::<f64>(BLOCKS * gradients.len())?;
     for (slot, gradient) in gradients.iter().enumerate() {
@@ -116,5 +136,12 @@ pub fn norm_of(gradients: &[&Tensor]) -> Result<f64> {
             Ok(())
         })?;
     }
-    Ok(device.clone_dtoh(&parts)?.iter().sum::<f64>().sqrt())
+    let clip = Clip { norm: room(device, 1)?, scale: room(device, 1)?, device: device.clone() };
+    launch!(
+        device,
+        "clip",
+        ((1, 1, 1), (THREADS, 1, 1), 0),
+        [parts.as_view(), (BLOCKS * gradients.len()) as i32, limit, clip.norm.as_view(), clip.scale.as_view()]
+    );
+    Ok(clip)
 }
