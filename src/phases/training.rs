@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use candle_core::Device;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -91,7 +92,6 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         return Ok(Training { model, adapter, tokenizer, record });
     }
     let _lock = lock(exp)?;
-    let mut job = job(exp, inputs);
     let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
     let config = &exp.config.train;
     let batches = |samples, size, accumulation| {
@@ -112,7 +112,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
     let tasks = checked_tasks(&data, &validation);
     let sandbox = Sandbox::new(Limits::seconds(exp.config.bench.time_limit_s))?;
     let (device, floats) = device::open(config.compute.unwrap_or_default())?;
-    job.read_every = read_every(&device);
+    let job = job(exp, inputs, &device);
     // The proofs ran on the CPU, and so does what follows; only the steps are taken elsewhere.
     let elsewhere = if device.is_cpu() { None } else { Some(lora::fresh_on(&reuse, &device, floats)?) };
     let (trained, taught) = elsewhere.as_ref().map_or((&model, &adapter), |(model, adapter)| (model, adapter));
@@ -169,7 +169,7 @@ fn samples(exp: &Experiment, data: &DataCollection) -> Result<(Vec<Sample>, Vec<
     Ok((train, validation))
 }
 
-fn job(exp: &Experiment, digest: String) -> Job {
+fn job(exp: &Experiment, digest: String, device: &Device) -> Job {
     let config = &exp.config.train;
     Job {
         name: exp.config.name.clone(),
@@ -188,7 +188,7 @@ fn job(exp: &Experiment, digest: String) -> Job {
         force: exp.force,
         minutes: None,
         checkpoint_every: Duration::from_secs(120),
-        read_every: 1,
+        read_every: read_every(device),
     }
 }
 

@@ -247,6 +247,7 @@ impl<'a> Run<'a> {
         &mut self,
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
+        self.settle()?;
         let average = std::mem::take(&mut self.average);
         let stop = average.in_place(self.parameters, || self.measure(average.taken(), check));
         self.average = average;
@@ -260,7 +261,6 @@ impl<'a> Run<'a> {
         check: &mut dyn FnMut(usize) -> Result<Option<GeneratedCheck>>,
     ) -> Result<Option<StopReason>> {
         let (job, step) = (self.job, self.position.step);
-        self.settle()?;
         let [train_loss, validation_loss] = [&self.fixed.train, &self.fixed.validation].map(|set| self.measured(set));
         let (train_loss, validation_loss) = (train_loss?, validation_loss?);
         let row = EvaluationRow {
