@@ -136,7 +136,7 @@ fn all(criterion: &mut Criterion) -> codelora::Result<()> {
     time(criterion, "embedding", (0, 0), || ops::embedding(&ids, &table));
     let (states, targets) = (x.flatten_to(1)?, ids.flatten_all()?);
     time(criterion, "head and loss", trained(product(vocab, hidden)), || {
-        ops::head_loss(&states, &table, &targets, 0.0)
+        ops::head_loss(&states, &table, &Arc::default(), &targets, 0.0)
     });
     let logits = variable("logits", &[rows, vocab], 1.0)?;
     time(criterion, "cross-entropy", (0, 0), || ops::cross_entropy(&logits, &targets, 0.0));

@@ -92,6 +92,14 @@ impl Linear {
         }
     }
 
+    /// Mean cross-entropy of the bare matrix's outputs for `x` `(n, in)`, see [`ops::head_loss`].
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor).
+    pub(crate) fn loss(&self, x: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+        Ok(ops::head_loss(x, &self.weight, &self.layouts, targets, smoothing)?)
+    }
+
     /// `(…, in)` to `(…, out)`.
     ///
     /// # Errors

@@ -335,7 +335,7 @@ impl Transformer {
     /// [`Error::Tensor`].
     pub fn loss(&self, hidden: &Tensor, targets: &Tensor, smoothing: f64, dropout: &mut Dropout) -> Result<Tensor> {
         if self.floats == DType::F32 && self.lm_head.is_bare() {
-            return Ok(ops::head_loss(hidden, self.lm_head.weight(), targets, smoothing)?);
+            return self.lm_head.loss(hidden, targets, smoothing);
         }
         let logits = self.lm_head.forward(&hidden.to_dtype(self.floats)?, dropout)?;
         Ok(ops::cross_entropy(&logits, targets, smoothing)?)

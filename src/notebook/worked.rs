@@ -101,7 +101,7 @@ pub fn update(b: &[Vec<f64>], a: &[Vec<f64>], alpha: f64) -> Result<Html> {
 /// # Errors
 /// As [`encode`].
 pub fn supervised(tokenizer: &Tokenizer, sample: &Sample) -> Result<Html> {
-    let mut html = String::from("<pre style=\"white-space:pre-wrap;line-height:1.7\">");
+    let mut html = String::from("<pre style=\"white-space:pre-wrap;line-height:1.7;font-family:monospace\">");
     for encoded in encode(std::slice::from_ref(sample), tokenizer, usize::MAX - 1)? {
         let mut open = Vec::new();
         for (place, &id) in encoded.tokens.iter().enumerate() {

@@ -3,13 +3,14 @@
 //! The gradient of a mean cross-entropy is known as soon as the logits are, so the forward pass computes it while they are in
 //! cache; the backward pass only scales it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cross_entropy::{checked_targets, row_gradient, row_loss};
 use super::gemm::{Matrix, product};
+use super::packed::{Direction, Layouts};
 use super::slices;
 
 /// Rows of logits that exist at once in each thread.
@@ -27,8 +28,43 @@ struct Gradients {
     weight: Vec<f32>,
 }
 
+/// The weight `(vocab, hidden)` in both directions: as laid out once and for all, or, where it is trained, as it is.
+struct Weight<'a> {
+    values: &'a [f32],
+    size: (usize, usize),
+    kept: Option<&'a Layouts>,
+}
+
+impl Weight<'_> {
+    /// Logits of `rows` states.
+    fn forward(&self, rows: usize, states: &[f32], logits: &mut [f32]) {
+        let (vocab, hidden) = self.size;
+        match self.kept {
+            Some(kept) => kept.of(Direction::Forward, self.values, self.size).product(states, logits),
+            None => {
+                let weight = Matrix::rows(self.values, hidden).t();
+                product((rows, vocab, hidden), Matrix::rows(states, hidden), weight, logits, vocab, false, false);
+            }
+        }
+    }
+
+    /// The states' gradient from that of their logits.
+    fn backward(&self, rows: usize, d_logits: &[f32], d_states: &mut [f32]) {
+        let (vocab, hidden) = self.size;
+        match self.kept {
+            Some(kept) => kept.of(Direction::Backward, self.values, self.size).product(d_logits, d_states),
+            None => {
+                let weight = Matrix::rows(self.values, hidden);
+                product((rows, hidden, vocab), Matrix::rows(d_logits, vocab), weight, d_states, hidden, false, false);
+            }
+        }
+    }
+}
+
 struct Head {
     weight: Tensor,
+    /// Of the weight, where it is frozen.
+    layouts: Option<Arc<Layouts>>,
     targets: Vec<u32>,
     smoothing: f32,
     /// Whether the states' and the weight's gradients are wanted.
@@ -50,8 +86,9 @@ impl Head {
                 true => d_states.chunks_mut(group * hidden).collect(),
                 false => (0..groups).map(|_| &mut [][..]).collect(),
             };
+            let weight = Weight { values: weight, size: (vocab, hidden), kept: self.layouts.as_deref() };
             let tasks = slots.par_iter_mut().zip(states.par_chunks(group * hidden)).zip(self.targets.par_chunks(group));
-            Ok(tasks.map(|((d, states), targets)| self.group(states, weight, targets, d, vocab, rows)).collect())
+            Ok(tasks.map(|((d, states), targets)| self.group(states, &weight, targets, d, rows)).collect())
         })?;
         let loss = parts.iter().map(|part| part.0).sum::<f64>() / rows as f64;
         let mut sums = parts.into_iter().map(|part| part.1);
@@ -69,22 +106,20 @@ impl Head {
     fn group(
         &self,
         states: &[f32],
-        weight: &[f32],
+        weight: &Weight,
         targets: &[u32],
         d_states: &mut [f32],
-        vocab: usize,
         all: usize,
     ) -> (f64, Vec<f32>) {
-        let hidden = weight.len() / vocab;
+        let (vocab, hidden) = weight.size;
         let mut logits = vec![0f32; ROWS.min(targets.len()) * vocab];
-        let mut d_weight = vec![0f32; if self.wanted.1 { weight.len() } else { 0 }];
+        let mut d_weight = vec![0f32; if self.wanted.1 { vocab * hidden } else { 0 }];
         let mut loss = 0f64;
         for (chunk, targets) in targets.chunks(ROWS).enumerate() {
             let (rows, from) = (targets.len(), chunk * ROWS * hidden);
-            let states = Matrix::rows(&states[from..from + rows * hidden], hidden);
+            let states = &states[from..from + rows * hidden];
             let logits = &mut logits[..rows * vocab];
-            let weight = Matrix::rows(weight, hidden);
-            product((rows, vocab, hidden), states, weight.t(), logits, vocab, false, false);
+            weight.forward(rows, states, logits);
             for (z, &target) in logits.chunks_exact_mut(vocab).zip(targets) {
                 let (lse, own) = row_loss(z, target, self.smoothing);
                 loss += own;
@@ -92,12 +127,11 @@ impl Head {
                     row_gradient(z, target, self.smoothing, lse, 1.0 / all as f32);
                 }
             }
-            let d_logits = Matrix::rows(logits, vocab);
             if self.wanted.0 {
-                let d_states = &mut d_states[from..from + rows * hidden];
-                product((rows, hidden, vocab), d_logits, weight, d_states, hidden, false, false);
+                weight.backward(rows, logits, &mut d_states[from..from + rows * hidden]);
             }
             if self.wanted.1 {
+                let (d_logits, states) = (Matrix::rows(logits, vocab), Matrix::rows(states, hidden));
                 product((vocab, hidden, rows), d_logits.t(), states, &mut d_weight, hidden, true, false);
             }
         }
@@ -147,13 +181,20 @@ impl CustomOp2 for Head {
 }
 
 /// See [`super::head_loss`].
-pub(super) fn head_loss(states: &Tensor, weight: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+pub(super) fn head_loss(
+    states: &Tensor,
+    weight: &Tensor,
+    layouts: &Arc<Layouts>,
+    targets: &Tensor,
+    smoothing: f64,
+) -> Result<Tensor> {
     let ((rows, hidden), (vocab, width)) = (states.dims2()?, weight.dims2()?);
     if hidden != width {
         candle_core::bail!("head: the states are {:?}, the weight {:?}", states.dims(), weight.dims());
     }
     let head = Head {
         weight: weight.detach().contiguous()?,
+        layouts: (!weight.is_variable()).then(|| layouts.clone()),
         targets: checked_targets(targets, rows, vocab)?,
         smoothing: smoothing as f32,
         // candle asks an operation over two tensors for both gradients.

@@ -306,13 +306,20 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resul
     }
 }
 
-/// [`cross_entropy()`] of the logits `states · weightᵀ`: states `(n, hidden)`, weight `(vocab, hidden)`.
+/// [`cross_entropy()`] of the logits `states · weightᵀ`: states `(n, hidden)`, weight `(vocab, hidden)`. The `layouts` of a weight
+/// that is not trained are kept for further losses.
 ///
 /// # Errors
 /// The tensor library's.
-pub fn head_loss(states: &Tensor, weight: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
-    if fused(&[states, weight]) && states.dim(0)? >= head::FEWEST {
-        head::head_loss(states, weight, targets, smoothing)
+pub fn head_loss(
+    states: &Tensor,
+    weight: &Tensor,
+    layouts: &Arc<Layouts>,
+    targets: &Tensor,
+    smoothing: f64,
+) -> Result<Tensor> {
+    if fused(&[states, weight]) && (!weight.is_variable() || states.dim(0)? >= head::FEWEST) {
+        head::head_loss(states, weight, layouts, targets, smoothing)
     } else {
         cross_entropy(&linear(states, weight)?, targets, smoothing)
     }

@@ -335,12 +335,14 @@ fn head_losses_agree() {
         let composed = |x: &Tensor, w: &Tensor| {
             (composed::cross_entropy(&composed::linear(x, w)?, &targets, smoothing)? * 40.0)?.reshape(1)
         };
-        let fused = |x: &Tensor, w: &Tensor| (super::head::head_loss(x, w, &targets, smoothing)? * 40.0)?.reshape(1);
+        let fused = |x: &Tensor, w: &Tensor| {
+            (super::head::head_loss(x, w, &Default::default(), &targets, smoothing)? * 40.0)?.reshape(1)
+        };
         agree(&inputs, &|i| fused(&i[0], &i[1]), &|i| composed(&i[0], &i[1]), 1e-5);
         let frozen = inputs[1].clone();
         agree(&inputs[..1], &|i| fused(&i[0], &frozen), &|i| composed(&i[0], &like(&inputs[1..], &i[0])[0]), 1e-5);
     }
-    assert!(super::head::head_loss(&inputs[0], &random(rng, &[50, 9]), &targets, 0.0).is_err());
+    assert!(super::head::head_loss(&inputs[0], &random(rng, &[50, 9]), &Default::default(), &targets, 0.0).is_err());
 }
 
 #[test]
