@@ -43,11 +43,14 @@ fn pretraining(folder: &Path, change: impl FnOnce(&mut PretrainConfig)) -> PathB
     file
 }
 
+/// Of each source: one in fifty is held out, and each source must have some.
+const DOCUMENTS: usize = 1000;
+
 /// A corpus of exercises in the shipped vocabulary.
 fn corpus(run: &Path) {
     let tokenizer = Tokenizer::load(&root().join("data/base/small/tokenizer.json")).unwrap();
     let text = |seed| {
-        let tasks = exercises::generate(seed, 200, &[]).unwrap().into_iter();
+        let tasks = exercises::generate(seed, DOCUMENTS, &[]).unwrap().into_iter();
         Documents::Held(tasks.map(|task| format!("{}{}", task.prompt, task.solution)).collect())
     };
     let texts = Texts { exercises: text(1), pairs: text(2), raw: text(3), origins: Vec::new() };
