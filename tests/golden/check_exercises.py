@@ -34,18 +34,22 @@ def on_alarm(_signal, _frame):
 
 def failure(code, setup, tests):
     """Why `code` fails its tests, or None."""
-    scope = {"__name__": "sample"}
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    scope, part, error = {"__name__": "sample"}, "", None
     try:
-        for part in [code, setup, *tests]:
-            exec(part, scope)
-        return None
-    except Late:
-        return "takes too long"
-    except Exception as error:
-        return f"{type(error).__name__}: {error} ({part.strip().splitlines()[-1] if part.strip() else ''})"
-    finally:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            for part in [code, setup, *tests]:
+                exec(part, scope)
+        except Exception as raised:
+            error = raised
         signal.setitimer(signal.ITIMER_REAL, 0)
+    except Late as late:  # it rang while another error was on its way
+        error = late
+    if error is None:
+        return None
+    if isinstance(error, Late):
+        return "takes too long"
+    return f"{type(error).__name__}: {error} ({part.strip().splitlines()[-1] if part.strip() else ''})"
 
 
 def layout(task):
