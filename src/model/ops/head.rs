@@ -19,7 +19,7 @@ const ROWS: usize = 256;
 /// Most groups of rows whose gradients of the weight are summed apart.
 const GROUPS: usize = 8;
 
-/// With fewer rows than this, packing the weight for each group costs more than is saved.
+/// With fewer rows than this, packing a trained weight for each group costs more than is saved.
 pub(super) const FEWEST: usize = 1024;
 
 /// Gradients of the mean loss: of the states, and of the weight where it is trained.
