@@ -3,9 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, Axis, Drawn, LEGEND, legend, patch, reference, text, tick, width};
+use super::axes::{Axis, styled, tick};
+use super::{Area, Drawn, LEGEND, legend, patch, reference, text, width};
 use crate::figures::chart::Bars;
-use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
+use crate::figures::theme::{INK, REFERENCE, SERIES};
 
 /// Title, axis and margins, without legend and rows.
 const AROUND: u32 = 40 + 14 + 44 + 12;
@@ -86,16 +87,10 @@ pub(super) fn draw<DB: DrawingBackend>(bars: &Bars, area: &Area<DB>, scale: u32)
         .x_label_area_size(44 * scale)
         .y_label_area_size((widest + 14).clamp(60, 260) * scale)
         .build_cartesian_2d(across, 0.0..rows as f64)?;
-    chart
-        .configure_mesh()
+    styled(&mut chart.configure_mesh(), scale)
         .x_desc(bars.x.as_str())
         .disable_y_mesh()
         .y_labels(0)
-        .label_style(text(13, scale))
-        .axis_desc_style(text(14, scale))
-        .axis_style(INK)
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
         .x_label_formatter(&|x| if bars.percent { format!("{:.0} %", x * 100.0) } else { tick(*x) })
         .draw()?;
     let thickness = 0.76 / beside(bars) as f64;

@@ -3,9 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, Axis, Drawn, legend, patch, reference, text, tick};
+use super::axes::{Axis, styled, tick};
+use super::{Area, Drawn, legend, patch, reference, text};
 use crate::figures::chart::Histogram;
-use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
+use crate::figures::theme::{REFERENCE, SERIES};
 
 pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, scale: u32) -> Drawn<DB> {
     let names: Vec<&str> = histogram.groups.iter().map(|(name, _)| name.as_str()).collect();
@@ -29,16 +30,10 @@ pub(super) fn draw<DB: DrawingBackend>(histogram: &Histogram, area: &Area<DB>, s
         .x_label_area_size(44 * scale)
         .y_label_area_size(62 * scale)
         .build_cartesian_2d(across, upwards)?;
-    chart
-        .configure_mesh()
+    styled(&mut chart.configure_mesh(), scale)
         .x_desc(histogram.x.as_str())
         .y_desc(histogram.y.as_str())
         .disable_x_mesh()
-        .label_style(text(13, scale))
-        .axis_desc_style(text(14, scale))
-        .axis_style(INK)
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
         .x_label_formatter(&|x| tick(*x))
         .y_label_formatter(&|y| tick(*y))
         .draw()?;

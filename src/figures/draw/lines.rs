@@ -6,9 +6,10 @@ use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, Axis, Drawn, legend, reference, text, tick};
+use super::axes::{Axis, styled, tick};
+use super::{Area, Drawn, legend, reference, text};
 use crate::figures::chart::{Lines, Series};
-use crate::figures::theme::{GRID, INK, REFERENCE, SERIES};
+use crate::figures::theme::{REFERENCE, SERIES};
 
 pub(super) fn draw<DB: DrawingBackend>(lines: &Lines, area: &Area<DB>, scale: u32) -> Drawn<DB> {
     let labels: Vec<&str> = lines.series.iter().map(|series| series.label.as_str()).collect();
@@ -30,15 +31,9 @@ pub(super) fn draw<DB: DrawingBackend>(lines: &Lines, area: &Area<DB>, scale: u3
         .x_label_area_size(44 * scale)
         .y_label_area_size(62 * scale)
         .build_cartesian_2d(across, upwards)?;
-    chart
-        .configure_mesh()
+    styled(&mut chart.configure_mesh(), scale)
         .x_desc(lines.x.as_str())
         .y_desc(lines.y.as_str())
-        .label_style(text(13, scale))
-        .axis_desc_style(text(14, scale))
-        .axis_style(INK)
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
         .x_label_formatter(&|x| tick(*x))
         .y_label_formatter(&|y| tick(*y))
         .draw()?;
