@@ -25,7 +25,7 @@ pub use bench::BenchConfig;
 pub use data::{DataConfig, QualityLimits, Source, SplitConfig, SplitPlan};
 pub use gate::{GateConfig, Rule};
 pub use lora::LoraConfig;
-pub use optimizer::{Compute, OptimizerConfig, Schedule};
+pub use optimizer::{Compute, OptimizerConfig, Schedule, Stepping};
 pub use train::TrainConfig;
 
 /// Where the public datasets are looked for and downloaded to, unless the user names a folder: below the project's root.

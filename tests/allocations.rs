@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor, Var};
+use codelora::experiment::Stepping;
+use codelora::train::adamw::Betas;
 use codelora::train::gradients::{Clip, Gradients};
-use codelora::train::optimizer::{AdamW, Betas};
+use codelora::train::optimizer::Optimizer;
 
 struct Counting;
 
@@ -40,7 +42,7 @@ fn a_step_and_its_clipping_allocate_next_to_nothing() -> codelora::Result<()> {
         gradients.insert(name.to_string(), tensor(0.01)?);
     }
     let bytes: usize = parameters.values().map(|variable| 4 * variable.elem_count()).sum();
-    let mut optimizer = AdamW::new(&parameters, 0.01, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.01, Betas::default(), |_| 1.0)?;
     let mut step = || optimizer.step(&gradients, 1e-3, &Clip::new(&gradients, 1.0)?);
     // The first steps start the threads.
     for _ in 0..3 {

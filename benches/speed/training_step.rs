@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use codelora::experiment::Stepping;
 use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
 use codelora::model::ops;
 use codelora::model::transformer::Transformer;
 use codelora::seed::rng;
+use codelora::train::adamw::Betas;
 use codelora::train::gradients::{Clip, Gradients};
-use codelora::train::optimizer::{AdamW, Betas};
+use codelora::train::optimizer::Optimizer;
 use criterion::{Criterion, Throughput};
 
 use crate::sizes::{slow, small};
@@ -24,7 +26,7 @@ fn all(criterion: &mut Criterion) -> codelora::Result<()> {
     let model = Transformer::from_weights(&arch, &weights)?;
     let ids: Vec<u32> = (0..BATCH * SEQ).map(|i| ((i * 7919 + i / 5) % arch.vocab_size) as u32).collect();
     let ids = Tensor::from_vec(ids, (BATCH, SEQ), &Device::Cpu)?;
-    let mut optimizer = AdamW::new(&vars, 0.1, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &vars, 0.1, Betas::default(), |_| 1.0)?;
     let mut step = || -> codelora::Result<()> {
         let states = model.hidden(&ids, &mut Dropout::off())?;
         let loss = model.loss(&states.flatten_to(1)?, &ids.flatten_all()?, 0.0, &mut Dropout::off())?;

@@ -7,6 +7,9 @@ use super::defaults::is;
 /// Optimiser and schedule, shared by pre-training and adaptation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerConfig {
+    /// The rule of a step.
+    #[serde(default, rename = "optimizer", skip_serializing_if = "Stepping::is_adamw")]
+    pub rule: Stepping,
     /// Optimiser steps.
     pub steps: usize,
     /// Peak learning rate.
@@ -23,6 +26,24 @@ pub struct OptimizerConfig {
     /// then their mean. 0 averages nothing.
     #[serde(default, skip_serializing_if = "is::<0>")]
     pub average_last: f64,
+}
+
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stepping {
+    /// AdamW (Loshchilov & Hutter 2019) for every parameter.
+    #[default]
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for the others; on a processor.
+    Muon,
+}
+
+impl Stepping {
+    fn is_adamw(&self) -> bool {
+        *self == Self::AdamW
+    }
 }
 
 /// The learning rate after warm-up.

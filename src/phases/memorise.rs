@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::artifact;
 use crate::data::task::Sample;
 use crate::error::Result;
-use crate::experiment::{Experiment, Phase};
+use crate::experiment::{Experiment, Phase, Stepping};
 use crate::figures;
 use crate::figures::chart::Chart;
 use crate::model::audit::Overfit;
@@ -19,10 +19,11 @@ use crate::model::dropout::Dropout;
 use crate::model::ops;
 use crate::phases::{data_collection, lora};
 use crate::seed::sha256;
+use crate::train::adamw::Betas;
 use crate::train::batch::{Encoded, encode, pad};
 use crate::train::gradients::{Clip, Gradients};
 use crate::train::loss::batch_loss;
-use crate::train::optimizer::{AdamW, Betas};
+use crate::train::optimizer::Optimizer;
 
 /// Samples in the batch.
 const SAMPLES: usize = 4;
@@ -89,7 +90,7 @@ pub fn run(exp: &Experiment) -> Result<MemoriseRecord> {
     let encoded = encode(&samples, &tokenizer, context)?;
     let batch = pad(&encoded.iter().collect::<Vec<&Encoded>>(), tokenizer.pad());
     let parameters = adapter.parameters();
-    let mut optimizer = AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.0, Betas::default(), |_| 1.0)?;
     let mut losses = Vec::new();
     while losses.len() < STEPS && losses.last().is_none_or(|loss| *loss >= Overfit::LEARNED / 2.0) {
         let loss = batch_loss(&model, &batch, &mut Dropout::off(), 0.0)?;

@@ -24,10 +24,10 @@ use crate::progress::Progress;
 use crate::sandbox::{Limits, Outcome, Sandbox};
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
+use crate::train::adamw::Betas;
 use crate::train::batch::{SampleBatches, encode};
 use crate::train::job::{FixedSets, Job, Keep, check_settings, read_every};
 use crate::train::metrics::{GeneratedCheck, TrainingRecord};
-use crate::train::optimizer::Betas;
 use crate::train::trainer::fit;
 
 /// What phase 3 leaves behind.

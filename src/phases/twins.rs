@@ -18,7 +18,7 @@ use crate::data::corpus::TokenStream;
 use crate::data::exercises;
 use crate::data::task::Task;
 use crate::error::{Error, Result};
-use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Schedule};
+use crate::experiment::{BenchConfig, Experiment, OptimizerConfig, Schedule, Stepping};
 use crate::model::audit::{self, Floor, Report, smoothing_floor};
 use crate::model::config::{Activation, ArchConfig, ArchType, Attention, Normalization, PositionEncoding};
 use crate::model::init::init;
@@ -27,8 +27,8 @@ use crate::progress::Progress;
 use crate::sandbox::{Limits, Sandbox};
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
+use crate::train::adamw::Betas;
 use crate::train::job::{FixedSets, Job, Keep};
-use crate::train::optimizer::Betas;
 use crate::train::trainer::fit;
 use crate::train::windows::{Cut, Part, WindowBatches};
 
@@ -164,6 +164,7 @@ fn arch(tokenizer: &Tokenizer) -> ArchConfig {
 
 fn optimizer(steps: usize) -> OptimizerConfig {
     OptimizerConfig {
+        rule: Stepping::AdamW,
         steps,
         lr: 4e-3,
         warmup_steps: steps / 10,

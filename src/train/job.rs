@@ -8,9 +8,9 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 use crate::experiment::OptimizerConfig;
+use crate::train::adamw::Betas;
 use crate::train::average::average_start;
 use crate::train::batch::Batch;
-use crate::train::optimizer::Betas;
 use crate::train::schedule::decay_start;
 use crate::train::state;
 

@@ -1,51 +1,45 @@
-//! AdamW with decoupled decay (Loshchilov & Hutter 2019, algorithm 2), whose state can be saved and restored.
-//!
-//! candle's own keeps its moments private and in the parameter's type; here they are plain f32 beside the parameter, so that
-//! a run resumes to the bit. On a CPU the update runs over raw slices, in parallel over chunks of each tensor; on a CUDA
-//! device it is one kernel a parameter.
+//! The optimiser: every parameter with its rule, AdamW or Muon, whose state can be saved and restored.
 
 use std::collections::BTreeMap;
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
-use std::sync::Mutex;
 
 use crate::error::{Error, Result};
-#[cfg(feature = "cuda")]
-use crate::model::ops::cuda;
-use crate::train::gradients::{CHUNK, Clip, Gradients, with_host};
-use crate::train::moments::Moments;
+use crate::experiment::Stepping;
+use crate::train::adamw::{Betas, Moments};
+use crate::train::gradients::{Clip, Gradients, with_host};
+use crate::train::muon::{self, Momentum};
 
-/// Decay rates of the moments. β₂ = 0.95 forgets sooner than the usual 0.999, which suits runs of few steps.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Betas {
-    /// Decay of the mean of gradients.
-    pub first: f64,
-    /// Decay of the mean of squared gradients.
-    pub second: f64,
+/// What scales the step of one parameter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    /// The learning rate.
+    pub lr: f64,
+    /// What decay leaves of the weights: 1 − lr·λ.
+    pub keep: f64,
 }
 
-impl Default for Betas {
-    fn default() -> Self {
-        Self { first: 0.9, second: 0.95 }
-    }
+/// What a rule remembers of a parameter.
+#[derive(Debug, Clone)]
+enum Memory {
+    AdamW(Moments),
+    /// With the number of matrices that lie above each other.
+    Muon(Momentum, usize),
 }
 
-/// Added to the root of the second moment.
-const EPSILON: f64 = 1e-8;
-
-/// The moments of one parameter and its share of decay and rate.
+/// A parameter with its share of decay and rate.
 #[derive(Debug, Clone)]
 struct Slot {
     variable: Var,
-    moments: Moments,
+    memory: Memory,
     decays: bool,
     rate: f64,
 }
 
-/// AdamW over named f32 parameters.
+/// An optimiser over named f32 parameters.
 #[derive(Debug, Clone)]
-pub struct AdamW {
+pub struct Optimizer {
     slots: BTreeMap<String, Slot>,
     betas: Betas,
     weight_decay: f64,
@@ -58,12 +52,20 @@ pub fn decays(name: &str, variable: &Var) -> bool {
     variable.rank() >= 2 && !name.contains("embedding")
 }
 
-impl AdamW {
-    /// An optimiser with moments at zero. `rate_of` scales the learning rate of single parameters (LoRA+ for B).
+/// Whether Muon applies: to matrices between hidden states. Embedding and head have rows of tokens, most of which a step does not
+/// see.
+fn is_hidden(name: &str, variable: &Var) -> bool {
+    variable.rank() == 2 && name.starts_with("layers.")
+}
+
+impl Optimizer {
+    /// An optimiser that remembers nothing yet. `rate_of` scales the learning rate of single parameters (LoRA+ for B).
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a parameter is not f32: moments in half precision stand still.
+    /// [`Error::Invalid`] when a parameter is not f32 (moments in half precision stand still) or lies where its rule has no
+    /// kernel.
     pub fn new(
+        rule: Stepping,
         parameters: &BTreeMap<String, Var>,
         weight_decay: f64,
         betas: Betas,
@@ -77,13 +79,19 @@ impl AdamW {
                     "keep trainable parameters in f32 and cast them in the forward pass",
                 ));
             }
-            let zeros = vec![0f32; variable.elem_count()];
-            let slot = Slot {
-                variable: variable.clone(),
-                moments: Moments::new(variable, zeros.clone(), zeros)?,
-                decays: decays(name, variable),
-                rate: rate_of(name),
+            let memory = if rule == Stepping::Muon && is_hidden(name, variable) {
+                if !variable.device().is_cpu() {
+                    return Err(muon::not_here());
+                }
+                Memory::Muon(
+                    Momentum(vec![0.0; variable.elem_count()]),
+                    if name.ends_with("qkv.weight") { 3 } else { 1 },
+                )
+            } else {
+                let zeros = vec![0f32; variable.elem_count()];
+                Memory::AdamW(Moments::new(variable, zeros.clone(), zeros)?)
             };
+            let slot = Slot { variable: variable.clone(), memory, decays: decays(name, variable), rate: rate_of(name) };
             slots.insert(name.clone(), slot);
         }
         Ok(Self { slots, betas, weight_decay, taken: 0 })
@@ -94,64 +102,55 @@ impl AdamW {
         self.taken
     }
 
-    /// One step with bias correction, each gradient as `clip` leaves it. A parameter without a gradient keeps its value and its
-    /// moments.
-    ///
-    /// θ ← θ − lr·λ·θ − lr · m̂ / (√v̂ + ε), with m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ).
+    /// One step, each gradient as `clip` leaves it. A parameter without a gradient keeps its value and what is remembered of it.
     ///
     /// # Errors
     /// [`Error::Invalid`] when gradients and parameters lie on different devices; [`Error::Tensor`].
     pub fn step(&mut self, gradients: &Gradients, lr: f64, clip: &Clip) -> Result<()> {
         self.taken += 1;
-        let correct = |beta: f64| 1.0 - beta.powi(self.taken as i32);
-        let (first, second) = (correct(self.betas.first), correct(self.betas.second));
+        let mut matrices = Vec::new();
         for (name, slot) in &mut self.slots {
             let Some(gradient) = gradients.get(name) else { continue };
             let lr = lr * slot.rate;
-            let update = Update {
-                betas: (self.betas.first as f32, self.betas.second as f32),
-                keep: if slot.decays { (1.0 - lr * self.weight_decay) as f32 } else { 1.0 },
-                rate: (lr / first) as f32,
-                root: (1.0 / second) as f32,
-            };
-            match (&mut slot.moments, clip) {
-                (Moments::Host(mean, square), Clip::Host { scale, .. }) => with_host(gradient, |gradient| {
-                    let (scale, moments) = (*scale as f32, Mutex::new((mean, square)));
-                    Ok(slot.variable.inplace_op1(&HostStep { update, scale, gradient, moments })?)
-                })?,
-                #[cfg(feature = "cuda")]
-                (Moments::Device(moments), Clip::Device(clip)) => {
-                    cuda::step(&slot.variable, gradient, moments, clip, update.numbers())?;
+            let rates = Rates { lr, keep: if slot.decays { 1.0 - lr * self.weight_decay } else { 1.0 } };
+            match &mut slot.memory {
+                Memory::AdamW(moments) => {
+                    moments.step(&slot.variable, gradient, clip, rates, self.betas, self.taken)?;
                 }
-                #[cfg(feature = "cuda")]
-                _ => {
-                    return Err(Error::invalid(
-                        format!("the gradient of {name} lies on another device than the parameter"),
-                        "compute the loss where the weights lie",
-                    ));
-                }
+                Memory::Muon(momentum, parts) => matrices.push((momentum, &slot.variable, gradient, rates, *parts)),
             }
         }
-        Ok(())
+        // AdamW shares the elements of a parameter among the threads, Muon the parameters.
+        matrices.into_par_iter().try_for_each(|(momentum, variable, gradient, rates, parts)| {
+            momentum.step(variable, gradient, clip, rates, parts)
+        })
     }
 
-    /// The moments as tensors on the host: `mean.NAME` and `square.NAME`.
+    /// What is remembered, as tensors on the host: `mean.NAME`, and of AdamW `square.NAME`.
     ///
     /// # Errors
     /// [`Error::Tensor`].
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for (name, slot) in &self.slots {
-            let (mean, square) = slot.moments.to_host(&slot.variable)?;
-            for (kind, values) in [("mean", mean), ("square", square)] {
-                let tensor = Tensor::from_vec(values, slot.variable.shape(), &Device::Cpu)?;
-                state.insert(format!("{kind}.{name}"), tensor);
+            match &slot.memory {
+                Memory::AdamW(moments) => {
+                    let (mean, square) = moments.to_host(&slot.variable)?;
+                    for (kind, values) in [("mean", mean), ("square", square)] {
+                        let tensor = Tensor::from_vec(values, slot.variable.shape(), &Device::Cpu)?;
+                        state.insert(format!("{kind}.{name}"), tensor);
+                    }
+                }
+                Memory::Muon(Momentum(mean), _) => {
+                    let tensor = Tensor::from_vec(mean.clone(), slot.variable.shape(), &Device::Cpu)?;
+                    state.insert(format!("mean.{name}"), tensor);
+                }
             }
         }
         Ok(state)
     }
 
-    /// Restores what [`AdamW::state`] gave after `taken` steps.
+    /// Restores what [`Optimizer::state`] gave after `taken` steps.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when a moment is missing or of another size.
@@ -171,7 +170,10 @@ impl AdamW {
                 }
                 Ok(found)
             };
-            slot.moments = Moments::new(&slot.variable, saved("mean")?, saved("square")?)?;
+            match &mut slot.memory {
+                Memory::AdamW(moments) => *moments = Moments::new(&slot.variable, saved("mean")?, saved("square")?)?,
+                Memory::Muon(momentum, _) => momentum.0 = saved("mean")?,
+            }
         }
         self.taken = taken;
         Ok(())
@@ -182,73 +184,12 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
     with_host(tensor, |values| Ok(values.to_vec()))
 }
 
-/// The numbers of one step for one parameter.
-#[derive(Debug, Clone, Copy)]
-struct Update {
-    betas: (f32, f32),
-    keep: f32,
-    rate: f32,
-    root: f32,
-}
-
-impl Update {
-    /// In the order that the device's kernel takes them.
-    #[cfg(feature = "cuda")]
-    fn numbers(self) -> cuda::Numbers {
-        [self.betas.0, self.betas.1, self.keep, self.rate, self.root, EPSILON as f32]
-    }
-
-    fn apply(self, scale: f32, values: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
-        let (b1, b2) = self.betas;
-        for (((w, &g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {
-            let g = g * scale;
-            *m = b1 * *m + (1.0 - b1) * g;
-            *v = b2 * *v + (1.0 - b2) * g * g;
-            *w = *w * self.keep - self.rate * *m / ((*v * self.root).sqrt() + EPSILON as f32);
-        }
-    }
-}
-
-/// An update in place of a parameter's storage. The lock only hands the moments through candle's shared reference.
-struct HostStep<'a> {
-    update: Update,
-    /// Multiplies the gradient.
-    scale: f32,
-    gradient: &'a [f32],
-    moments: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
-}
-
-impl HostStep<'_> {
-    fn run(&self, values: &mut [f32]) {
-        let Ok(mut moments) = self.moments.lock() else { return };
-        let (mean, square) = &mut *moments;
-        values
-            .par_chunks_mut(CHUNK)
-            .zip(self.gradient.par_chunks(CHUNK))
-            .zip(mean.par_chunks_mut(CHUNK))
-            .zip(square.par_chunks_mut(CHUNK))
-            .for_each(|(((w, g), m), v)| self.update.apply(self.scale, w, g, m, v));
-    }
-}
-
-impl InplaceOp1 for HostStep<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(values), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("a trainable parameter is contiguous f32");
-        };
-        self.run(&mut values[from..to]);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_nn::optim::{AdamW as Reference, Optimizer as _, ParamsAdamW};
+
     use super::*;
-    use candle_nn::optim::{AdamW as Reference, Optimizer, ParamsAdamW};
+    use crate::train::adamw::EPSILON;
 
     fn variable(values: &[f32], shape: &[usize]) -> Var {
         Var::from_tensor(&Tensor::from_slice(values, shape, &Device::Cpu).unwrap()).unwrap()
@@ -263,7 +204,7 @@ mod tests {
         let ours = variable(&[0.5, -1.0, 2.0, 0.1], &[2, 2]);
         let theirs = variable(&[0.5, -1.0, 2.0, 0.1], &[2, 2]);
         let parameters = BTreeMap::from([("layers.0.weight".to_string(), ours.clone())]);
-        let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
+        let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
         let params = ParamsAdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: EPSILON, weight_decay: 0.1 };
         let mut reference = Reference::new(vec![theirs.clone()], params).unwrap();
         let target = Tensor::new(&[[1f32, 2.0], [-3.0, 0.4]], &Device::Cpu).unwrap();
@@ -295,7 +236,7 @@ mod tests {
         let after = |scale: f32, limit: f64| {
             let w = variable(&[0.5, -0.5], &[2]);
             let parameters = BTreeMap::from([("a".to_string(), w.clone())]);
-            let mut optimizer = AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).unwrap();
+            let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.0, Betas::default(), |_| 1.0).unwrap();
             // Two steps of unlike length: one alone has the same size whatever the scale.
             let (first, second) = (gradients(scale), gradients(1.0));
             optimizer.step(&first, 0.1, &Clip::new(&first, limit).unwrap()).unwrap();
@@ -309,31 +250,41 @@ mod tests {
 
     #[test]
     fn a_restored_optimizer_goes_on_to_the_bit() {
-        let run = |cut: bool| {
-            let w = variable(&[0.5; 6], &[3, 2]);
-            let parameters = BTreeMap::from([("w".to_string(), w.clone())]);
-            let fresh = || AdamW::new(&parameters, 0.01, Betas::default(), |_| 2.0).unwrap();
-            let mut optimizer = fresh();
-            for step in 0..6 {
-                if cut && step == 3 {
-                    let state = optimizer.state().unwrap();
-                    optimizer = fresh();
-                    optimizer.restore(&state, 3).unwrap();
+        for rule in [Stepping::AdamW, Stepping::Muon] {
+            let run = |cut: bool| {
+                let w = variable(&[0.5, -0.2, 0.1, 0.7, 0.3, -0.9], &[3, 2]);
+                let parameters = BTreeMap::from([("layers.0.attn.qkv.weight".to_string(), w.clone())]);
+                let fresh = || Optimizer::new(rule, &parameters, 0.01, Betas::default(), |_| 2.0).unwrap();
+                let mut optimizer = fresh();
+                for step in 0..6 {
+                    if cut && step == 3 {
+                        let state = optimizer.state().unwrap();
+                        optimizer = fresh();
+                        optimizer.restore(&state, 3).unwrap();
+                    }
+                    let gradient = w.as_tensor().sqr().unwrap();
+                    let gradients = BTreeMap::from([("layers.0.attn.qkv.weight".to_string(), gradient)]);
+                    optimizer.step(&gradients, 0.1, &Clip::new(&gradients, 0.3).unwrap()).unwrap();
                 }
-                let gradient = w.as_tensor().sqr().unwrap();
-                let gradients = BTreeMap::from([("w".to_string(), gradient)]);
-                optimizer.step(&gradients, 0.1, &Clip::new(&gradients, 0.3).unwrap()).unwrap();
-            }
-            host(&w).unwrap()
-        };
-        assert_eq!(run(false), run(true));
+                host(&w).unwrap()
+            };
+            assert_eq!(run(false), run(true));
+        }
+    }
+
+    #[test]
+    fn muon_takes_the_matrices_of_blocks_and_nothing_else() {
+        let muon = |name: &str, shape: &[usize]| is_hidden(name, &variable(&[1.0; 4], shape));
+        assert!(muon("layers.0.ffn.fc1.weight", &[2, 2]));
+        assert!(!muon("layers.0.norm1.weight", &[4]));
+        assert!(!muon("token_embedding.weight", &[2, 2]) && !muon("lm_head.weight", &[2, 2]));
     }
 
     #[test]
     fn a_half_precision_parameter_is_refused() {
         let half = Var::zeros((2, 2), DType::BF16, &Device::Cpu).unwrap();
         let parameters = BTreeMap::from([("w".to_string(), half)]);
-        assert!(AdamW::new(&parameters, 0.0, Betas::default(), |_| 1.0).is_err());
+        assert!(Optimizer::new(Stepping::AdamW, &parameters, 0.0, Betas::default(), |_| 1.0).is_err());
     }
 
     /// The kernels against the loop above, on the device itself; without one the test says so.
@@ -352,7 +303,7 @@ mod tests {
         let run = |device: &Device| {
             let var = Var::from_tensor(&values.to_device(device).unwrap()).unwrap();
             let parameters = BTreeMap::from([("w".to_string(), var.clone())]);
-            let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
+            let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.1, Betas::default(), |_| 1.0).unwrap();
             let mut norms = Vec::new();
             for step in 0..4 {
                 let gradient = random(&format!("g{step}")).to_device(device).unwrap();

@@ -40,9 +40,11 @@ pub fn decay_start(config: &OptimizerConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Stepping;
 
     fn config(schedule: Schedule) -> OptimizerConfig {
         OptimizerConfig {
+            rule: Stepping::AdamW,
             steps: 100,
             lr: 1.0,
             warmup_steps: 10,

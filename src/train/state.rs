@@ -13,7 +13,7 @@ use crate::artifact;
 use crate::error::{Error, Result};
 use crate::train::average::Average;
 use crate::train::metrics::number_or_nan;
-use crate::train::optimizer::AdamW;
+use crate::train::optimizer::Optimizer;
 
 /// The key of the header under which the position is stored.
 const POSITION: &str = "codelora.position";
@@ -71,7 +71,7 @@ impl Best {
 pub fn save(
     path: &Path,
     parameters: &BTreeMap<String, Var>,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     average: &Average,
     position: &Position,
 ) -> Result<()> {
@@ -114,7 +114,7 @@ fn parse_position(path: &Path, bytes: &[u8]) -> Result<Position> {
 pub fn restore(
     path: &Path,
     parameters: &BTreeMap<String, Var>,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     digest: &str,
 ) -> Result<(Position, Average)> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;

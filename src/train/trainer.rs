@@ -24,7 +24,7 @@ use crate::train::gradients::{Clip, Gradients};
 use crate::train::job::{FixedSets, Job, Keep, Running, STOP, resume_file, stable_until};
 use crate::train::loss::{batch_loss, bits_per_byte, mean_loss};
 use crate::train::metrics::{EvaluationRow, GeneratedCheck, MetricsFile, StepRecord, StopReason, TrainingRecord};
-use crate::train::optimizer::AdamW;
+use crate::train::optimizer::Optimizer;
 use crate::train::pending::{Pending, Taken};
 use crate::train::schedule::learning_rate;
 use crate::train::state::{self, Best, Position};
@@ -61,7 +61,7 @@ struct Run<'a> {
     parameters: &'a BTreeMap<String, Var>,
     job: &'a Job,
     fixed: &'a FixedSets,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     average: Average,
     position: Position,
     steps: Vec<StepRecord>,
@@ -85,7 +85,8 @@ impl<'a> Run<'a> {
         fixed: &'a FixedSets,
     ) -> Result<Self> {
         let rate = |name: &str| if name.contains("lora_B") { job.lr_ratio } else { 1.0 };
-        let mut optimizer = AdamW::new(parameters, job.optimizer.weight_decay, job.betas, rate)?;
+        let mut optimizer =
+            Optimizer::new(job.optimizer.rule, parameters, job.optimizer.weight_decay, job.betas, rate)?;
         let exists = job.state_file().is_file();
         if exists && !job.resume && !job.force {
             return Err(Error::invalid(

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use codelora::experiment::Stepping;
 use codelora::model::checkpoint::{self, Base};
 use codelora::model::config::ArchConfig;
 use codelora::model::dropout::Dropout;
 use codelora::model::lora;
 use codelora::model::ops;
 use codelora::model::transformer::Transformer;
+use codelora::train::adamw::Betas;
 use codelora::train::gradients::Clip;
-use codelora::train::optimizer::{AdamW, Betas};
+use codelora::train::optimizer::Optimizer;
 
 type Outcome = codelora::Result<()>;
 
@@ -84,7 +86,7 @@ fn adapters_agree_with_peft_in_logits_gradients_and_ten_steps() -> Outcome {
         }
 
         let betas = Betas { first: 0.9, second: 0.999 };
-        let mut optimizer = AdamW::new(&parameters, 0.01, betas, |_| 1.0)?;
+        let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.01, betas, |_| 1.0)?;
         for (step, expected) in expected["losses"].to_vec1::<f32>()?.into_iter().enumerate() {
             let loss = next_token_loss(&model, &ids)?;
             let gradients = ops::backward(&loss)?;
@@ -99,6 +101,26 @@ fn adapters_agree_with_peft_in_logits_gradients_and_ten_steps() -> Outcome {
             "{kind}, {copies} copies: logits {logits:.1e}, gradients {gradient:.1e}, ten losses {losses:.1e} from PEFT's"
         );
         assert_eq!(checkpoint::digest(&model.weights())?, base.digest, "training must not change the base");
+    }
+    Ok(())
+}
+
+#[test]
+fn muon_steps_as_pytorchs_own() -> Outcome {
+    let golden = checkpoint::read_safetensors(&golden("muon_golden.safetensors"), &Device::Cpu)?;
+    for name in ["wide", "tall"] {
+        let at = |what: &str| &golden[&format!("{name}.{what}")];
+        let key = "layers.0.ffn.fc1.weight".to_string();
+        let parameters = BTreeMap::from([(key.clone(), Var::from_tensor(at("start"))?)]);
+        let mut optimizer = Optimizer::new(Stepping::Muon, &parameters, 0.1, Betas::default(), |_| 1.0)?;
+        for step in 0..5 {
+            let gradients = BTreeMap::from([(key.clone(), at(&format!("gradient{step}")).clone())]);
+            optimizer.step(&gradients, 0.02, &Clip::new(&gradients, f64::INFINITY)?)?;
+        }
+        let off = max_difference(parameters[&key].as_tensor(), at("end"));
+        let moved = max_difference(at("start"), at("end"));
+        assert!(off < 1e-5 && moved > 1e-2, "{name}: {off} apart, {moved} moved");
+        println!("{name}: {off:.1e} from PyTorch's after five steps that move by {moved:.1e}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use codelora::data::corpus::TokenStream;
 use codelora::data::task::{Sample, Task};
 use codelora::error::Error;
-use codelora::experiment::{Compute, Experiment, LoraConfig, OptimizerConfig, Schedule};
+use codelora::experiment::{Compute, Experiment, LoraConfig, OptimizerConfig, Schedule, Stepping};
 use codelora::model::config::ArchConfig;
 use codelora::model::dropout::Dropout;
 use codelora::model::init::init;
@@ -17,11 +17,11 @@ use codelora::model::transformer::Transformer;
 use codelora::model::{checkpoint, device, lora};
 use codelora::seed;
 use codelora::tokenizer::Tokenizer;
+use codelora::train::adamw::Betas;
 use codelora::train::batch::{Batches, Encoded, SampleBatches, encode};
 use codelora::train::job::{FixedSets, Job, Keep, request_stop};
 use codelora::train::loss::{batch_loss, mean_loss};
 use codelora::train::metrics::{GeneratedCheck, StepRecord, StopReason, TrainingRecord};
-use codelora::train::optimizer::Betas;
 use codelora::train::trainer::fit;
 use codelora::train::windows::{Cut, Part, WindowBatches};
 use rand::Rng;
@@ -90,6 +90,7 @@ fn new_job(folder: &Path, steps: usize) -> Job {
         digest: "d".into(),
         seed: 5,
         optimizer: OptimizerConfig {
+            rule: Stepping::AdamW,
             steps,
             lr: 3e-3,
             warmup_steps: 2,

@@ -22,6 +22,7 @@ mod gemm;
 mod head;
 mod linear;
 mod norm;
+mod orthogonal;
 mod packed;
 mod simd;
 mod slices;
@@ -37,6 +38,7 @@ use crate::model::dropout::Mask;
 pub use beside::backward;
 pub use block::{Block, Norm, Projection, Update};
 pub use bytes::Bytes;
+pub use orthogonal::orthogonal;
 pub use packed::Layouts;
 pub(in crate::model) use simd::vectorised;
 

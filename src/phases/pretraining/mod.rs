@@ -28,10 +28,10 @@ use crate::phases::corpus::{self, Prepared};
 use crate::phases::pretraining::check::Check;
 use crate::seed::{self, sha256};
 use crate::tokenizer::Tokenizer;
+use crate::train::adamw::Betas;
 use crate::train::job::{FixedSets, Job, Keep, check_settings, read_every};
 use crate::train::loss::{bits_per_byte, mean_loss};
 use crate::train::metrics::TrainingRecord;
-use crate::train::optimizer::Betas;
 use crate::train::trainer::fit;
 use crate::train::windows::{Cut, Part, WindowBatches};
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::inputs::{self, SEED};
 use super::{Options, Workload};
 use crate::error::Result;
-use crate::experiment::{Compute, Experiment, LoraConfig};
+use crate::experiment::{Compute, Experiment, LoraConfig, Stepping};
 use crate::generate::{Request, Sampling, stream};
 use crate::memory;
 use crate::model::config::ArchConfig;
@@ -22,10 +22,11 @@ use crate::model::transformer::Transformer;
 use crate::phases::{base_model, data_collection};
 use crate::seed;
 use crate::tokenizer::Tokenizer;
+use crate::train::adamw::Betas;
 use crate::train::batch::Batch;
 use crate::train::gradients::{Clip, Gradients};
 use crate::train::loss::batch_loss;
-use crate::train::optimizer::{AdamW, Betas};
+use crate::train::optimizer::Optimizer;
 
 /// Rates of the repeats, in the workload's unit, and the card, where a card did the work.
 pub(super) fn measure(exp: &Experiment, workload: Workload, options: &Options) -> Result<(Vec<f64>, Option<Card>)> {
@@ -58,7 +59,7 @@ fn repeated(repeat: usize, mut work: impl FnMut() -> Result<f64>) -> Result<Vec<
 fn step(
     model: &Transformer,
     parameters: &BTreeMap<String, Var>,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     batch: &Batch,
     dropout: &mut Dropout,
 ) -> Result<()> {
@@ -101,7 +102,7 @@ fn lora_step(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
     let adapter = lora::attach(&mut model, &plan(), &mut seed::rng(SEED, "adapter"))?;
     let parameters: BTreeMap<String, Var> =
         adapter.parameters().into_iter().map(|(name, var)| (name.to_string(), var.clone())).collect();
-    let mut optimizer = AdamW::new(&parameters, 0.01, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.01, Betas::default(), |_| 1.0)?;
     let mut dropout = Dropout::new(seed::rng(SEED, "dropout"));
     step(&model, &parameters, &mut optimizer, &batches[0], &mut dropout)?;
     repeated(repeat, || {
@@ -115,7 +116,7 @@ fn lora_step(exp: &Experiment, repeat: usize) -> Result<Vec<f64>> {
 fn full_step(exp: &Experiment, arch: &ArchConfig, repeat: usize) -> Result<Vec<f64>> {
     let batch = inputs::full_batch(&Tokenizer::load(&exp.tokenizer_file())?, inputs::FULL)?;
     let (model, parameters) = fresh(arch, &Device::Cpu)?;
-    let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.1, Betas::default(), |_| 1.0)?;
     let mut dropout = Dropout::new(seed::rng(SEED, "dropout"));
     step(&model, &parameters, &mut optimizer, &batch, &mut dropout)?;
     repeated(repeat, || {
@@ -132,7 +133,7 @@ fn full_step_cuda(exp: &Experiment, repeat: usize) -> Result<(Vec<f64>, Option<C
     let batch = inputs::full_batch(&Tokenizer::load(&exp.tokenizer_file())?, inputs::CUDA)?;
     let (model, parameters) = fresh(&inputs::arch_29m(exp)?, &device)?;
     let model = model.computing_in(floats);
-    let mut optimizer = AdamW::new(&parameters, 0.1, Betas::default(), |_| 1.0)?;
+    let mut optimizer = Optimizer::new(Stepping::AdamW, &parameters, 0.1, Betas::default(), |_| 1.0)?;
     let mut work = || {
         for _ in 0..CUDA_STEPS {
             step(&model, &parameters, &mut optimizer, &batch, &mut Dropout::off())?;
