@@ -216,7 +216,7 @@ impl Family {
     }
 
     /// What is wrong with the family, if anything.
-    fn fault(&self) -> Option<String> {
+    pub(super) fn fault(&self) -> Option<String> {
         if self.forms.is_empty() {
             return Some("it has no form".to_owned());
         }
@@ -311,7 +311,7 @@ impl Common {
     }
 }
 
-const REMEDY: &str = "see data/exercises/README.md for the format";
+pub(super) const REMEDY: &str = "see data/exercises/README.md for the format";
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {

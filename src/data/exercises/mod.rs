@@ -2,7 +2,8 @@
 //!
 //! A family is data (`data/exercises/*.toml`), not code. It ties phrasing to operators: one word of the docstring that
 //! changes is one operator of the body that changes, so that a model must read the docstring to write the body. The
-//! engine is three short files: [`family`] reads and checks the tables, `template` fills placeholders, `draw` picks.
+//! engine is four short files: [`family`] reads and checks the tables, [`rephrase`] adds phrasings to them, `template` fills
+//! placeholders, `draw` picks.
 //!
 //! Covered: distinct samples, balance over families, provenance; no sample has the name of one of the benchmark's functions,
 //! and choices known to behave like one are withheld (`withheld.toml`). Not covered: execution
@@ -12,6 +13,7 @@
 mod draw;
 pub mod family;
 mod phrasing;
+pub mod rephrase;
 mod template;
 pub mod withheld;
 
@@ -63,6 +65,24 @@ const FILES: &[(&str, &str)] = &[
     ("structures.toml", include_str!("../../../data/exercises/structures.toml")),
 ];
 
+/// Further phrasings of the functions in [`FILES`], compiled in too.
+const REPHRASED: &[(&str, &str)] = &[
+    ("rephrased_course_decisions.toml", include_str!("../../../data/exercises/rephrased_course_decisions.toml")),
+    ("rephrased_course_lists.toml", include_str!("../../../data/exercises/rephrased_course_lists.toml")),
+    ("rephrased_course_numbers.toml", include_str!("../../../data/exercises/rephrased_course_numbers.toml")),
+    ("rephrased_course_pairs.toml", include_str!("../../../data/exercises/rephrased_course_pairs.toml")),
+    ("rephrased_course_structures.toml", include_str!("../../../data/exercises/rephrased_course_structures.toml")),
+    ("rephrased_course_text.toml", include_str!("../../../data/exercises/rephrased_course_text.toml")),
+    ("rephrased_plain.toml", include_str!("../../../data/exercises/rephrased_plain.toml")),
+    ("rephrased_plain_lists.toml", include_str!("../../../data/exercises/rephrased_plain_lists.toml")),
+    ("rephrased_plain_structures.toml", include_str!("../../../data/exercises/rephrased_plain_structures.toml")),
+    ("rephrased_plain_text.toml", include_str!("../../../data/exercises/rephrased_plain_text.toml")),
+    ("rephrased_short_lists.toml", include_str!("../../../data/exercises/rephrased_short_lists.toml")),
+    ("rephrased_short_numbers.toml", include_str!("../../../data/exercises/rephrased_short_numbers.toml")),
+    ("rephrased_short_structures.toml", include_str!("../../../data/exercises/rephrased_short_structures.toml")),
+    ("rephrased_short_text.toml", include_str!("../../../data/exercises/rephrased_short_text.toml")),
+];
+
 /// Names and subjects that any family may use.
 const COMMON: (&str, &str) = ("common.toml", include_str!("../../../data/exercises/common.toml"));
 
@@ -97,6 +117,11 @@ fn read_catalogue() -> Result<Catalogue> {
         families.extend(own);
     }
     withheld::withhold(&folder.join(WITHHELD.0), WITHHELD.1, &mut families)?;
+    for (file, text) in REPHRASED {
+        let mut own = rephrase::rephrase(&folder.join(file), text, &families)?;
+        own.iter_mut().for_each(|family| stem(file).clone_into(&mut family.file));
+        families.extend(own);
+    }
     let refused = embedded::benchmark20()?.into_iter().map(|task| task.entry_point).collect();
     Ok(Catalogue { families, refused })
 }
@@ -111,7 +136,7 @@ pub fn families() -> &'static [Family] {
 
 /// SHA-256 over all family files: what [`generate`] gives depends on it beside its arguments.
 pub fn digest() -> String {
-    let texts: Vec<&str> = FILES.iter().chain([&COMMON, &WITHHELD]).map(|(_, text)| *text).collect();
+    let texts: Vec<&str> = FILES.iter().chain(REPHRASED).chain([&COMMON, &WITHHELD]).map(|(_, text)| *text).collect();
     seed::sha256(texts.join("\n"))
 }
 
@@ -120,7 +145,7 @@ pub fn digest() -> String {
 /// # Errors
 /// [`Error::Invalid`] for a file that does not exist.
 fn chosen(files: &[String]) -> Result<impl Iterator<Item = &'static Family>> {
-    let known = || FILES.iter().map(|(file, _)| stem(file));
+    let known = || FILES.iter().chain(REPHRASED).map(|(file, _)| stem(file));
     if let Some(stranger) = files.iter().find(|file| !known().any(|name| name == file.as_str())) {
         let what = format!("there is no exercise file {stranger:?}");
         return Err(Error::invalid(what, format!("name some of: {}", known().collect::<Vec<_>>().join(", "))));

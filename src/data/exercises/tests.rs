@@ -13,7 +13,8 @@ fn every_family_file_is_compiled_in() {
         .filter(|name| name.ends_with(".toml"))
         .collect();
     found.sort();
-    let named: BTreeSet<&str> = FILES.iter().chain([&COMMON, &WITHHELD]).map(|(name, _)| *name).collect();
+    let named: BTreeSet<&str> =
+        FILES.iter().chain(REPHRASED).chain([&COMMON, &WITHHELD]).map(|(name, _)| *name).collect();
     assert_eq!(found, named.into_iter().collect::<Vec<_>>());
 }
 
@@ -58,7 +59,7 @@ fn files_can_be_chosen_and_a_stranger_is_named() {
 
 #[test]
 fn no_family_dominates() {
-    let tasks = generate(2, 8000, &[]).unwrap();
+    let tasks = generate(2, 12000, &[]).unwrap();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for task in &tasks {
         let choice = &task.provenance.as_ref().unwrap().original_id;
@@ -113,6 +114,34 @@ fn a_withheld_choice_is_never_drawn_and_must_exist() {
     let stale = "[[withheld]]\ntask = \"gcd\"\nfamily = \"skip_some\"\nrows = { agg = \"no such row\" }\n";
     let message = withheld::withhold(Path::new("w.toml"), stale, &mut families().to_vec()).unwrap_err().to_string();
     assert!(message.contains("w.toml") && message.contains("no such row"), "{message}");
+}
+
+#[test]
+fn rephrased_rows_keep_their_functions_and_their_withheld_choices() {
+    let text =
+        "[course_list_total.product_of_numbers]\nnames = [\"product\"]\ndocs = [\"Multiply everything in {nums}.\"]\n";
+    let mut known = families().to_vec();
+    let original = known.iter_mut().find(|family| family.name == "course_list_total").unwrap();
+    original.withheld.push(BTreeMap::from([("task".to_owned(), "product_of_numbers".to_owned())]));
+    let again = rephrase::rephrase(Path::new("r.toml"), text, &known).unwrap().remove(0);
+    assert_eq!(again.name, "course_list_total_rephrased");
+    assert_eq!(again.slots["task"].len(), 1);
+    assert_eq!(again.operator_combinations(), 0, "its one row is withheld from the original");
+
+    let mut original = families().iter().find(|family| family.name == "course_list_total").unwrap().clone();
+    original.withheld.clear();
+    let again = rephrase::rephrase(Path::new("r.toml"), text, &[original]).unwrap().remove(0);
+    let mut rng = seed::rng(1, "rephrased");
+    let drawn: Vec<draw::Drawn> = (0..60).filter_map(|_| draw::draw(&again, &BTreeSet::new(), &mut rng)).collect();
+    let says = |text: &str| drawn.iter().filter(|drawn| drawn.prompt.contains(text)).count();
+    assert!(drawn.len() > 40 && says("everything in") == drawn.len(), "{}", drawn[0].prompt);
+    assert!(says("def product(") > 0 && says("def product_of_numbers(") > 0 && says(">>> ") > 0);
+
+    let fault = |text: &str| rephrase::rephrase(Path::new("r.toml"), text, families()).unwrap_err().to_string();
+    let message = fault(&text.replace("product_of_numbers", "no_such_row"));
+    assert!(message.contains("r.toml:1") && message.contains("no_such_row"), "{message}");
+    assert!(fault(&text.replace("{nums}", "{no_such_word}")).contains("no_such_word"));
+    assert!(fault(&text.replace("course_list_total", "no_such_family")).contains("no such family"));
 }
 
 /// Writes samples for `tests/golden/check_exercises.py`: set `CODELORA_EXERCISES` to the file and, if wanted,
