@@ -11,6 +11,8 @@ use crate::seed::rng;
 const Z: f64 = 1.959_963_984_540_054;
 /// Resamples of a bootstrap: the ends of the interval then vary by about 1 % of its width between seeds.
 const RESAMPLES: usize = 10_000;
+/// Tasks that must differ from the commonest rate before a bootstrap over tasks is believed alone.
+const ENOUGH_DIFFERING: usize = 5;
 /// Up to this many differing pairs the permutation test enumerates all 2^n sign patterns.
 const EXACT_PAIRS: usize = 16;
 /// Random sign patterns beyond that.
@@ -62,32 +64,42 @@ pub fn pass_at_k(n: usize, c: usize, k: usize) -> Option<f64> {
 ///
 /// With no observation the share is unknown: estimate 0, interval [0, 1].
 pub fn wilson(successes: usize, n: usize) -> Interval {
+    wilson_share(successes as f64 / n.max(1) as f64, n)
+}
+
+/// [`wilson`] for a share that need not be a whole number of `n`.
+fn wilson_share(share: f64, n: usize) -> Interval {
     if n == 0 {
         return Interval { estimate: 0.0, low: 0.0, high: 1.0, n };
     }
-    let (share, count) = (successes as f64 / n as f64, n as f64);
+    let count = n as f64;
     let centre = (share + Z * Z / (2.0 * count)) / (1.0 + Z * Z / count);
     let half = Z / (1.0 + Z * Z / count) * (share * (1.0 - share) / count + Z * Z / (4.0 * count * count)).sqrt();
     // At the edges the formula gives 0 and 1 up to rounding.
-    let low = if successes == 0 { 0.0 } else { centre - half };
-    let high = if successes == n { 1.0 } else { centre + half };
+    let low = if share == 0.0 { 0.0 } else { centre - half };
+    let high = if share == 1.0 { 1.0 } else { centre + half };
     Interval { estimate: share, low, high, n }
 }
 
 /// The mean over tasks of a rate in [0, 1], with the percentile bootstrap over *tasks*: attempts of one task resemble
 /// each other, so tasks are what is resampled (Cameron, Gelbach & Miller 2008).
 ///
-/// When every task has the same value there is nothing to resample, and a bootstrap would claim certainty; then Wilson's
-/// interval over the tasks stands in (0 of 20 tasks leaves up to 16 %).
+/// When nearly every task has the same rate there is little to resample, and a bootstrap would claim near certainty; where
+/// fewer than five differ from the rest the interval is widened to Wilson's over the tasks, with the mean as their share
+/// (0 of 20 tasks leaves up to 16 %). Rates in [0, 1] spread no more than solved and unsolved tasks of the same mean.
 pub fn task_bootstrap(rates: &[f64], seed: u64) -> Interval {
     let n = rates.len();
-    let degenerate = rates.windows(2).all(|pair| pair[0] == pair[1]);
-    if n == 0 || degenerate {
-        let rate = rates.first().copied().unwrap_or(0.0);
-        let bounds = wilson((rate * n as f64).round() as usize, n);
-        return Interval { estimate: rate, low: bounds.low.min(rate), high: bounds.high.max(rate), n };
+    let of_rate = |rate: &f64| rates.iter().filter(|other| *other == rate).count();
+    let alike = rates.iter().map(of_rate).max().unwrap_or(0);
+    if n - alike >= ENOUGH_DIFFERING {
+        return mean_bootstrap(rates, seed);
     }
-    mean_bootstrap(rates, seed)
+    let bounds = wilson_share(rates.iter().sum::<f64>() / n.max(1) as f64, n);
+    if alike == n {
+        return bounds;
+    }
+    let resampled = mean_bootstrap(rates, seed);
+    Interval { low: resampled.low.min(bounds.low), high: resampled.high.max(bounds.high), ..resampled }
 }
 
 /// The mean over tasks of a paired difference in [−1, 1], with the percentile bootstrap over tasks. When all tasks differ

@@ -143,7 +143,7 @@ fn parse(line: &str) -> Result<Task, String> {
     if !task.prompt.ends_with('\n') {
         return Err(format!("the prompt of {} does not end in a newline", task.id));
     }
-    if !task.prompt.contains(&format!("def {}", task.entry_point)) {
+    if !task.prompt.contains(&format!("def {}(", task.entry_point)) {
         return Err(format!("the prompt of {} does not define {}", task.id, task.entry_point));
     }
     Ok(task)

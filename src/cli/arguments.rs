@@ -48,7 +48,7 @@ pub enum Verb {
         after_help = "Examples:\n  codelora sweep --rank 4,8,16 --seeds 1,2,3\n  codelora sweep --lr 3e-4,1e-3 --targets attention,all-linear --slurm --jobs 8"
     )]
     Sweep(SweepArgs),
-    /// Phase 3: measure the base and the adapted model on a benchmark.
+    /// Phase 4: measure the base and the adapted model on a benchmark.
     #[command(
         after_help = "Examples:\n  codelora bench --report\n  codelora bench --protocol v1\n  codelora bench --benchmark data/benchmarks/other40.jsonl --samples 5\n  codelora bench --benchmark HumanEval.jsonl --judge samples.jsonl"
     )]

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use codelora::Experiment;
-use codelora::data::fetch;
 use codelora::phases::import::Import;
 use codelora::phases::{base_model, corpus, import, pretraining, twins};
 
 use super::arguments::Common;
-use super::{open, show, stop_on_request};
+use super::{open, require_external, show, stop_on_request};
 
 /// Arguments of `base`.
 #[derive(Args)]
@@ -161,12 +160,12 @@ fn audit(args: &AuditArgs) -> Result<()> {
     floor.transpose()?.map_or(Ok(()), |floor| show::floor(&floor))
 }
 
-/// Downloads the public benchmarks when a corpus of more than the standard library must be held against them.
+/// Sees to it that the public benchmarks are there when a corpus of more than the standard library must be held against them.
 fn with_benchmarks(experiment: Experiment) -> Result<Experiment> {
     let pretrain = experiment.config.base.pretrain.as_ref();
     let wanted = pretrain.is_some_and(|pretrain| pretrain.recipe.is_some() || !pretrain.folders.is_empty());
-    if wanted && !experiment.has_external() {
-        fetch::fetch(&experiment.external)?;
+    if wanted {
+        require_external(&experiment)?;
     }
     Ok(experiment)
 }

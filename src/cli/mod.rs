@@ -89,7 +89,12 @@ fn open(common: &Common) -> Result<Experiment> {
 
 /// Downloads the public datasets when the experiment needs them, unless somebody named a folder: that is the user's own.
 fn require_data(experiment: &Experiment) -> Result<()> {
-    if !experiment.needs_external() || experiment.has_external() {
+    if experiment.needs_external() { require_external(experiment) } else { Ok(()) }
+}
+
+/// Downloads the public datasets where they are missing from the experiment's own place for them.
+fn require_external(experiment: &Experiment) -> Result<()> {
+    if experiment.has_external() {
         return Ok(());
     }
     if experiment.external != experiment.root.join(EXTERNAL) {

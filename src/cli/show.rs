@@ -151,7 +151,7 @@ pub fn sweep(record: &SweepRecord) {
     );
 }
 
-/// Phase 3, evaluation.
+/// Phase 4, evaluation.
 pub fn evaluation(evaluation: &Evaluation) -> Result<()> {
     table("evaluation", &checkpoint_rows(&evaluation.record));
     let change = &evaluation.record.change;

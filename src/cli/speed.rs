@@ -53,8 +53,8 @@ impl SpeedArgs {
                 return Ok(());
             };
             let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            return std::fs::write(file, speed::splice(&text, &table)?)
-                .with_context(|| format!("write {}", file.display()));
+            let spliced = speed::splice(&text, &table)?;
+            return Ok(codelora::artifact::write_atomic(file, |writer| writer.write_all(spliced.as_bytes()))?);
         }
         let workloads = match self.only.as_slice() {
             [] => Workload::ALL.to_vec(),

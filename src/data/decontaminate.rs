@@ -65,7 +65,7 @@ pub struct Contamination {
 }
 
 /// Names without case and underscores: `is_Prime` and `isprime` are one.
-fn plain(name: &str) -> String {
+pub(crate) fn plain(name: &str) -> String {
     name.replace('_', "").to_lowercase()
 }
 

@@ -58,8 +58,11 @@ pub fn collect(
                 }
             };
             if !path.is_file() {
-                let remedy =
-                    "download the datasets with `codelora data --fetch`, or name their folder with --external DIR";
+                let remedy = if external_file(source).is_some() {
+                    "download the datasets with `codelora data --fetch`, or name their folder with --external DIR"
+                } else {
+                    "check `import` in the section [data]"
+                };
                 return Err(Error::invalid(format!("{} is missing", path.display()), remedy));
             }
             let bytes = fs::read(&path).map_err(Error::io("read", &path))?;

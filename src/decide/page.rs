@@ -9,6 +9,7 @@ use crate::experiment::{GateConfig, Rule};
 const NAME: &str = "- Name:";
 const DATE: &str = "- Date:";
 const REMARK: &str = "- Remark:";
+const GONE: &str = "# Remarks on gates that are no longer declared";
 
 /// The page as Markdown. What a person wrote into it is found again by [`parse_remarks`].
 pub fn render(record: &DecisionRecord) -> String {
@@ -54,7 +55,7 @@ pub fn render(record: &DecisionRecord) -> String {
         page.push_str(&room(decision.remark.as_ref()));
     }
     if !record.earlier_remarks.is_empty() {
-        page.push_str("\n# Remarks on gates that are no longer declared\n");
+        let _ = writeln!(page, "\n{GONE}");
     }
     for (gate, remark) in &record.earlier_remarks {
         let _ = writeln!(page, "\n## {gate}\n\n{}", room(Some(remark)));
@@ -62,13 +63,20 @@ pub fn render(record: &DecisionRecord) -> String {
     page
 }
 
-/// What persons wrote under the gates of a page, by gate name. A remark may go over several lines; it ends at the next
-/// heading.
+/// What persons wrote under the gates of a page, by gate name. A remark may go over several lines and hold headings of its
+/// own; it ends where the next gate's room for a name begins, or the part of the gates that are gone.
 pub fn parse_remarks(page: &str) -> BTreeMap<String, Remark> {
     let mut remarks = BTreeMap::new();
-    for section in page.split("\n## ").skip(1) {
+    let mut sections: Vec<String> = Vec::new();
+    for part in page.split("\n## ").skip(1) {
+        match sections.last_mut() {
+            Some(before) if !part.lines().any(|line| line.starts_with(NAME)) => *before += &format!("\n## {part}"),
+            _ => sections.push(part.to_string()),
+        }
+    }
+    for section in &sections {
         let (gate, rest) = section.split_once('\n').unwrap_or((section, ""));
-        let rest = rest.split("\n# ").next().unwrap_or_default();
+        let rest = rest.split(&format!("\n{GONE}")).next().unwrap_or_default();
         let field = |mark: &str| rest.lines().find_map(|line| line.strip_prefix(mark)).unwrap_or_default().trim();
         let text = rest.split_once(&format!("\n{REMARK}")).map_or("", |(_, text)| text.trim());
         let remark = Remark { name: field(NAME).into(), date: field(DATE).into(), remark: text.into() };
@@ -144,7 +152,7 @@ mod tests {
         assert!(parse_remarks(&render(&first)).is_empty(), "an untouched page holds no remark");
         let page = render(&first).replacen(
             "- Name:\n- Date:\n- Remark:\n",
-            "- Name: Ada\n- Date: 2026-03-01\n- Remark: Looked at ten by hand.\n\n  All fine, see - Name: below.\n",
+            "- Name: Ada\n- Date: 2026-03-01\n- Remark: Looked at ten by hand.\n\n# As follows\n\n## By hand\n  All fine, see - Name: below.\n",
             1,
         );
         let remarks = parse_remarks(&page);

@@ -1,6 +1,7 @@
-//! Figures of phase 3, evaluation.
+//! Figures of phase 4, evaluation.
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use super::chart::{Bars, Chart, Plot};
 use crate::bench::pass_at_k::Interval;
@@ -15,11 +16,11 @@ fn ends(interval: &Interval) -> (f64, f64) {
     (interval.low, interval.high)
 }
 
-/// pass@1 and pass@10 before and after, with intervals.
+/// pass@1 before and after, with intervals; pass@10 where ten samples of each task were drawn.
 pub fn pass_rate(record: &EvaluationRecord) -> Chart {
-    let zero = Interval { estimate: 0.0, low: 0.0, high: 0.0, n: 0 };
+    let of_ten = record.before.pass_at_10.is_some() && record.after.pass_at_10.is_some();
     let group = |result: &CheckpointResult| {
-        let values = [result.pass_at_1, result.pass_at_10.unwrap_or(zero)];
+        let values: Vec<Interval> = iter::once(result.pass_at_1).chain(result.pass_at_10.filter(|_| of_ten)).collect();
         (
             (result.name.clone(), values.iter().map(|v| v.estimate).collect::<Vec<_>>()),
             values.iter().map(ends).collect::<Vec<_>>(),
@@ -30,14 +31,15 @@ pub fn pass_rate(record: &EvaluationRecord) -> Chart {
         name: "evaluation-pass-rate".into(),
         title: "Does the adapter help on tasks it has never seen?".into(),
         caption: format!(
-            "pass@1 and pass@10 (unbiased estimator) over {} tasks with {} samples each, with task-clustered 95 % intervals, in brackets behind the values. Paired permutation test of the change in pass@1: p = {:.3}.",
+            "{} over {} tasks with {} samples each, with task-clustered 95 % intervals, in brackets behind the values. Paired permutation test of the change in pass@1: p = {:.3}.",
+            if of_ten { "pass@1 and pass@10 (unbiased estimator)" } else { "pass@1" },
             record.before.tasks.len(),
             record.protocol.samples,
             record.change.p_value
         ),
         plot: Plot::Bars(Bars {
             x: "share of tasks solved".into(),
-            labels: vec!["pass@1".into(), "pass@10".into()],
+            labels: ["pass@1", "pass@10"].into_iter().take(1 + usize::from(of_ten)).map(String::from).collect(),
             groups,
             intervals,
             x_at_least: 1.0,

@@ -40,7 +40,7 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
     let made_with = folder.join("made-with.json");
     let digest = digest(exp, config)?;
     if vocabulary.is_file() && Corpus::exists(&folder) && !exp.force {
-        let found: String = if made_with.is_file() { artifact::read_json(&made_with)? } else { digest.clone() };
+        let found = if made_with.is_file() { artifact::read_json(&made_with)? } else { "no stamp".to_string() };
         if found != digest {
             return Err(Error::Mismatch {
                 what: format!("settings behind the corpus in {}", folder.display()),
@@ -53,6 +53,10 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
         return Ok(Prepared { tokenizer: Tokenizer::load(&vocabulary)?, corpus, origins });
     }
     let texts = texts(exp, config, &folder)?;
+    // Without its stamp a corpus that is half made anew is never taken for a whole one.
+    if made_with.exists() {
+        std::fs::remove_file(&made_with).map_err(Error::io("remove", &made_with))?;
+    }
     let tokenizer = match (vocabulary.is_file() && !exp.force, config.vocabulary) {
         (true, _) => Tokenizer::load(&vocabulary)?,
         (false, _) if let Some(start) = &config.start => Tokenizer::load(&exp.path(start).join("tokenizer.json"))?,

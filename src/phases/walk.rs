@@ -34,7 +34,7 @@ pub struct Walk {
     pub lora: Lora,
     /// Phase 3, training.
     pub training: Training,
-    /// Phase 3, evaluation.
+    /// Phase 4, evaluation.
     pub evaluation: Evaluation,
     /// The decision points.
     pub decisions: Decisions,

@@ -108,8 +108,13 @@ fn a_cause_is_told_once_and_a_missing_adapter_says_how_to_get_one() {
 fn a_named_folder_without_the_datasets_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let named = folder.path().join("mistyped");
-    let output = codelora(&["data", "--experiment", "data/experiments/v2.toml", "--external", named.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("lacks HumanEval.jsonl"), "{}", stderr(&output));
-    assert!(!named.exists());
+    for command in [
+        ["data", "--experiment", "data/experiments/v2.toml"].as_slice(),
+        &["base", "corpus", "--experiment", "data/experiments/base-small.toml", "--folder", "src"],
+    ] {
+        let output = codelora(&[command, &["--external", named.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("lacks HumanEval.jsonl"), "{}", stderr(&output));
+        assert!(!named.exists());
+    }
 }

@@ -223,6 +223,15 @@ fn the_code_cannot_bend_the_built_ins_of_the_tests() {
     {
         assert_eq!(run_in(sandbox(), code, &[test]).outcome, WrongAnswer, "{test}");
     }
+    // What the code says of itself is not believed: that nothing is callable, or which names the tests use.
+    let told = "builtins.callable = lambda v: False\ndef all(*a): return True\ndef f(x): return 0";
+    let forged = "import json, struct\nnames = {'f': {'from': ['math', 'sqrt']}, '__builtins__': {'value': {'dict': \
+                  [['all', {'type': 'bool'}], ['range', {'type': 'range'}]]}}}\nm = json.dumps(['ready', names]).encode()\n\
+                  os.write(4, struct.pack('>I', len(m)) + m)";
+    for code in [told, forged] {
+        let outcome = run_in(sandbox(), code, &["assert all(f(x) == x * x for x in range(4))"]).outcome;
+        assert_eq!(outcome, WrongAnswer, "{code}");
+    }
     let own = run_in(sandbox(), "def sum(a, b): return a * b", &["assert sum(3, 3) == 9"]);
     assert_eq!(own.outcome, Outcome::Passed, "a function under test may have a built-in's name: {own:?}");
 }
@@ -243,6 +252,10 @@ fn a_raised_stop_iteration_does_not_shorten_the_tests() {
         run_in(sandbox(), code, &["assert all(y == 9 for y in map(f, [3]))"]).outcome,
         exception("RuntimeError")
     );
+    // Neither does an exception of no lineage, which is no message.
+    let forged = "import struct\ndef f(x):\n    m = b'[\"raise\", [\"X\"], [], \"\"]'\n    os.write(4, struct.pack('>I', len(m)) + m)";
+    let outcome = run_in(sandbox(), forged, &["assert all(y == 9 for y in map(f, [3]))"]).outcome;
+    assert_ne!(outcome, Outcome::Passed);
 }
 
 #[test]

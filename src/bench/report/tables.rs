@@ -80,6 +80,12 @@ pub(super) fn percent(interval: &Interval) -> String {
     format!("{estimate:.1} % [{low:.1}, {high:.1}]")
 }
 
+/// A difference of shares in points: `+11.2 points [-0.8, +24.7]`.
+pub(super) fn points(difference: &Interval) -> String {
+    let Interval { estimate, low, high, .. } = difference.scaled(100.0);
+    format!("{estimate:+.1} points [{low:+.1}, {high:+.1}]")
+}
+
 /// How completions were drawn, in words.
 pub(super) fn protocol_words(protocol: &Protocol) -> String {
     let Protocol { template, samples, temperature, top_k, top_p, max_new_tokens, seed, .. } = protocol;
@@ -119,7 +125,7 @@ pub fn markdown(record: &EvaluationRecord) -> String {
     let mut page = format!(
         "# Benchmark: {}\n\npass@1 changed by {} (paired permutation test: p = {:.4}).\n\n",
         record.benchmark,
-        percent(&change.difference),
+        points(&change.difference),
         change.p_value
     );
     for (what, names) in [("Better", &change.better), ("Worse", &change.worse)] {

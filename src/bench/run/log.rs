@@ -46,13 +46,13 @@ impl AttemptLog {
         } else {
             artifact::write_atomic(&stamp_file, |writer| writeln!(writer, "{stamp}"))?;
         }
-        let text =
-            if path.exists() { fs::read_to_string(path).map_err(Error::io("read", path))? } else { String::new() };
-        // What follows the last newline was never finished.
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        let text = if path.exists() { fs::read(path).map_err(Error::io("read", path))? } else { Vec::new() };
+        // What follows the last newline was never finished, and may end within a letter.
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let mut attempts = BTreeMap::new();
-        for (number, line) in (1..).zip(text[..whole].lines()).filter(|(_, line)| !line.is_empty()) {
-            let attempt: Attempt = serde_json::from_str(line)
+        let lines = text[..whole].split(|byte| *byte == b'\n');
+        for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
+            let attempt: Attempt = serde_json::from_slice(line)
                 .map_err(|e| Error::malformed(path, number, e.to_string(), "remove the line or use --force"))?;
             attempts.insert((attempt.task.clone(), attempt.sample), attempt);
         }
@@ -151,10 +151,13 @@ mod tests {
         log.push(attempt("a", 1)).unwrap();
         drop(log);
         let whole = fs::read(&path).unwrap();
-        let torn = [whole.as_slice(), &whole[..whole.len() / 3]].concat();
-        fs::write(&path, torn).unwrap();
+        // Torn at every byte, also within the two of its `é`.
+        for end in 0..whole.len() / 2 - 1 {
+            fs::write(&path, [whole.as_slice(), &whole[..end]].concat()).unwrap();
+            AttemptLog::open(&path, "s").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
         let mut log = AttemptLog::open(&path, "s").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), whole);
         assert!(log.holds("b", 0) && log.holds("a", 1) && !log.holds("a", 0));
         log.push(attempt("a", 0)).unwrap();
         drop(log);

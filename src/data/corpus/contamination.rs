@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::artifact;
 use crate::data::corpus::repeats::{Identity, chain, hash, words};
+use crate::data::decontaminate::plain;
 use crate::data::task::Task;
 use crate::error::Result;
 
@@ -31,11 +32,6 @@ pub struct Contamination {
     sizes: Vec<usize>,
     /// Names that no document may define, in lower case without underscores.
     names: BTreeSet<String>,
-}
-
-/// A name as it is compared: `isPrime` is `is_prime`.
-fn plain(name: &str) -> String {
-    name.to_lowercase().replace('_', "")
 }
 
 /// The fields of HumanEval's and MBPP's rows that are looked for.

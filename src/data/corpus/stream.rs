@@ -1,6 +1,7 @@
 //! A token stream: 16-bit tokens in a memory-mapped file, with document boundaries beside it.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,11 +26,15 @@ impl TokenStream {
     pub fn write(stem: &Path, documents: impl Iterator<Item = Result<Vec<u32>>>) -> Result<Self> {
         let mut ends = Vec::new();
         let mut fault = None;
-        artifact::write_atomic(&tokens_file(stem), |writer| {
+        let written = artifact::write_atomic(&tokens_file(stem), |writer| {
             let mut end = 0u64;
             for document in documents {
                 let narrow = document.and_then(|d| d.into_iter().map(narrow).collect::<Result<Vec<u16>>>());
-                let Some(tokens) = narrow.map_err(|e| fault = Some(e)).ok() else { break };
+                // An error, so that what was written so far never takes the file's place.
+                let tokens = narrow.map_err(|e| {
+                    fault = Some(e);
+                    io::Error::other("a document is faulty")
+                })?;
                 for token in &tokens {
                     writer.write_all(&token.to_le_bytes())?;
                 }
@@ -37,10 +42,11 @@ impl TokenStream {
                 ends.push(end);
             }
             Ok(())
-        })?;
+        });
         if let Some(fault) = fault {
             return Err(fault);
         }
+        written?;
         artifact::write_json(&ends_file(stem), &ends)?;
         Self::open(stem)
     }

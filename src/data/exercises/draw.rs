@@ -6,6 +6,8 @@ use std::fmt::Write;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::data::decontaminate::plain;
+
 use super::family::Family;
 use super::phrasing;
 use super::template::render;
@@ -76,7 +78,7 @@ pub fn draw(family: &Family, refused: &BTreeSet<String>, rng: &mut StdRng) -> Op
 
     let lookup = |key: &str| values.get(key).copied();
     let entry_point = render(&form.names[name], &lookup).ok()?;
-    if refused.contains(&entry_point) || !is_name(&entry_point) {
+    if refused.contains(&plain(&entry_point)) || !is_name(&entry_point) {
         return None;
     }
     let lookup = |key: &str| if key == "f" { Some(entry_point.as_str()) } else { values.get(key).copied() };
@@ -115,8 +117,8 @@ fn pick(list: &[String], weights: &[u32], rng: &mut StdRng) -> usize {
 }
 
 fn is_name(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(plain)
+    let of_names = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(of_names)
 }
 
 fn signature(name: &str, args: &str, returns: &str, untyped: bool) -> String {

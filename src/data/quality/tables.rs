@@ -68,30 +68,6 @@ impl DataRecord {
         )?)
     }
 
-    /// A row for each converted row: its measurements and what became of it.
-    ///
-    /// # Errors
-    /// [`crate::Error::Table`].
-    pub fn samples_table(&self) -> Result<DataFrame> {
-        let samples = &self.samples;
-        let of = |get: fn(&SampleFacts) -> usize| samples.iter().map(|facts| get(facts) as u64).collect::<Vec<_>>();
-        Ok(df!(
-            "id" => samples.iter().map(|facts| facts.id.as_str()).collect::<Vec<_>>(),
-            "source" => samples.iter().map(|facts| facts.source.name()).collect::<Vec<_>>(),
-            "verified" => samples.iter().map(|facts| facts.verified).collect::<Vec<_>>(),
-            "body lines" => of(|facts| facts.body_lines),
-            "prompt tokens" => of(|facts| facts.prompt_tokens),
-            "solution tokens" => of(|facts| facts.solution_tokens),
-            "total tokens" => of(|facts| facts.total_tokens),
-            "docstring words" => of(|facts| facts.docstring_words),
-            "complexity" => of(|facts| facts.complexity),
-            "names" => of(|facts| facts.names),
-            "imports" => samples.iter().map(|facts| facts.imports.join(" ")).collect::<Vec<_>>(),
-            "seconds" => samples.iter().map(|facts| facts.seconds).collect::<Vec<_>>(),
-            "fate" => samples.iter().map(|facts| facts.fate.label()).collect::<Vec<_>>(),
-        )?)
-    }
-
     /// A row for each cluster of samples that repeat each other: how many there are, and how many of them a split holds.
     ///
     /// # Errors

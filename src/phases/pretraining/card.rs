@@ -21,7 +21,7 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
          | | |\n|---|---|\n\
          | shape | {} layers × {} hidden × {} heads, vocabulary {}, context {} |\n\
          | tokens seen | {:.2}M in {} steps of {} × {} |\n\
-         | schedule | peak learning rate {}, {} warm-up steps, {:?}, weight decay {}, clip {}{} |\n\
+         | optimizer | {:?}, peak learning rate {}, {} warm-up steps, {:?}, weight decay {}, clip {}{} |\n\
          | time | {:.0} minutes on {} |\n\
          | seed | {} |\n\n## Corpus\n\n| source | documents | tokens | held-out nats/token | held-out bits/byte |\n|---|---|---|---|---|\n",
         training.name,
@@ -35,6 +35,7 @@ pub(super) fn card(arch: &ArchConfig, record: &PretrainRecord) -> String {
         training.kept_step,
         record.config.batch_size,
         record.config.context,
+        record.config.optimizer.rule,
         record.config.optimizer.lr,
         record.config.optimizer.warmup_steps,
         record.config.optimizer.schedule,

@@ -46,7 +46,7 @@ def judge(peer, request, verdict):
         raise Verdict({"kind": "syntax", "message": reply[1]})
     if reply[0] != "ready":
         raise Verdict({"kind": "failed", "class": str(reply[1][0]), "message": str(reply[3]), "assertion": False})
-    space = {"__name__": TESTS, **offered(peer, reply[1])}
+    space = {"__name__": TESTS, **offered(peer, {n: e for n, e in reply[1].items() if n in wanted})}
     run(setup, space, "setup")
     for code, test in zip(tests, request["tests"]):
         run(code, space, test)
@@ -106,7 +106,7 @@ def offered(peer, told):
                 space[name] = getattr(importlib.import_module(module), attribute)
         else:
             space[name] = peer.decode(entry["value"])
-    own = [n for n in space if told[n].get("callable") and not hasattr(builtins, n)]
+    own = [n for n, value in space.items() if callable(value) and not hasattr(builtins, n)]
     return {n: v for n, v in space.items() if not (own and hasattr(builtins, n))}
 
 

@@ -57,7 +57,7 @@ def name_of(peer, value):
     home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if home in SHARED_MODULES and getattr(sys.modules.get(home), str(name), None) is value:
         return {"from": [home, name]}
-    return {"value": peer.encode(value), "callable": callable(value)}
+    return {"value": peer.encode(value)}
 
 
 def serve_anything(peer, operation, target, values):

@@ -217,7 +217,9 @@ class Peer:
         if names[0] in EXCEPTIONS:
             return EXCEPTIONS[names[0]]
         if names[0] not in self.errors:
-            base = next(EXCEPTIONS[n] for n in names if n in EXCEPTIONS)
+            base = next((EXCEPTIONS[n] for n in names if n in EXCEPTIONS), None)
+            if base is None:
+                raise Gone("the program sent what is no message")
             self.errors[names[0]] = type(str(names[0]), (base,), {})
         return self.errors[names[0]]
 

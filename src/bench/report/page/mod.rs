@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::bench::report::highlight::escape;
-use crate::bench::report::tables::{checkpoint_rows, percent, protocol_words};
+use crate::bench::report::tables::{checkpoint_rows, percent, points, protocol_words};
 use crate::bench::report::{EvaluationRecord, outcome_name};
 use crate::bench::run::Attempt;
 use crate::data::task::Task;
@@ -39,13 +39,13 @@ fn summary(page: &mut String, record: &EvaluationRecord) {
     let (before, after, change) = (&record.before, &record.after, &record.change);
     let _ = writeln!(
         page,
-        "<p><b>{}</b> solves {} at pass@1, <b>{}</b> {}: a change of {} points (paired permutation test over {} tasks: \
+        "<p><b>{}</b> solves {} at pass@1, <b>{}</b> {}: a change of {} (paired permutation test over {} tasks: \
          p = {:.3}). Brackets hold 95 % intervals.</p>",
         escape(&before.name),
         percent(&before.pass_at_1),
         escape(&after.name),
         percent(&after.pass_at_1),
-        percent(&change.difference).replacen(" %", "", 1),
+        points(&change.difference),
         before.tasks.len(),
         change.p_value,
     );
