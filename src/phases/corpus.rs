@@ -38,7 +38,7 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
     let folder = exp.run_file("corpus");
     let vocabulary = exp.run_file("tokenizer.json");
     let made_with = folder.join("made-with.json");
-    let digest = digest(exp, config)?;
+    let digest = digest(exp)?;
     if vocabulary.is_file() && Corpus::exists(&folder) && !exp.force {
         let found = if made_with.is_file() { artifact::read_json(&made_with)? } else { "no stamp".to_string() };
         if found != digest {
@@ -89,8 +89,12 @@ pub(crate) fn settings(exp: &Experiment) -> Result<&PretrainConfig> {
     })
 }
 
-/// SHA-256 over what the corpus depends on.
-fn digest(exp: &Experiment, config: &PretrainConfig) -> Result<String> {
+/// SHA-256 over what an experiment's corpus depends on; it lies beside the corpus as `made-with.json`.
+///
+/// # Errors
+/// [`Error::Invalid`] when the experiment has no `[base.pretrain]`; [`Error::Io`] for a recipe that cannot be read.
+pub fn digest(exp: &Experiment) -> Result<String> {
+    let config = settings(exp)?;
     let recipe = config.recipe.as_ref().map(|file| {
         let file = exp.path(file);
         std::fs::read_to_string(&file).map_err(Error::io("read", file))

@@ -40,6 +40,8 @@ fn pretraining(folder: &Path, change: impl FnOnce(&mut PretrainConfig)) -> PathB
         experiment.base.pretrain = Some(config);
     });
     corpus(&folder.join("run"));
+    let stamp = codelora::phases::corpus::digest(&Experiment::open(&file).unwrap()).unwrap();
+    artifact::write_json(&folder.join("run/corpus/made-with.json"), &stamp).unwrap();
     file
 }
 

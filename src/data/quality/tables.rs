@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use polars::df;
 use polars::prelude::{Column, DataFrame};
 
-use super::{DataRecord, Fate, SampleFacts, SourceCounts, share};
+use super::{DataRecord, Fate, SourceCounts, share};
 use crate::data::filter::Reason;
 use crate::error::Result;
 
