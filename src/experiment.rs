@@ -198,6 +198,18 @@ impl Experiment {
         self.run_file("records").join(name).with_extension("json")
     }
 
+    /// Removes a record that is about to be made anew under `force`: a run that is stopped midway must not leave the old one to be
+    /// taken for its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn forget(&self, record: &Path) -> Result<()> {
+        if self.force && record.exists() {
+            std::fs::remove_file(record).map_err(Error::io("remove", record))?;
+        }
+        Ok(())
+    }
+
     /// The copy of a record beside the figures, from which they can be drawn again without the run.
     pub fn published_record(&self, name: &str) -> PathBuf {
         self.path(&self.config.paths.figures).join("records").join(name).with_extension("json")

@@ -40,12 +40,17 @@ pub fn arch(folder: &Path) -> Result<ArchConfig> {
     expect("hidden_act", "gelu_pytorch_tanh".into(), &["gelu".into(), "silu".into()]);
     expect("use_bias", true.into(), &[false.into()]);
     expect("norm_type", "layer_norm".into(), &["layer_norm".into()]);
+    expect("rope_scaling", Value::Null, &[Value::Null]);
     let heads = config["num_attention_heads"].clone();
     expect("num_key_value_heads", 2.into(), &[heads]);
     let context = number("max_position_embeddings").unwrap_or(4096);
     let window = config["sliding_window"].as_u64().filter(|&window| (window as usize) < context);
     if let Some(window) = window {
         faults.push(format!("sliding_window is {window}, expected null or at least the context of {context}"));
+    }
+    let positions = &config["rope_parameters"]["rope_type"];
+    if !positions.is_null() && positions != "default" {
+        faults.push(format!("rope_type is {positions}, expected \"default\""));
     }
     let mut size = |key: &str| {
         number(key).unwrap_or_else(|| {

@@ -125,7 +125,7 @@ pub fn run(exp: &Experiment) -> Result<BaseModel> {
         audit: AuditRecord::new(
             &base.model()?,
             &audited_code(&tokenizer, base.config.max_seq_length)?,
-            pretraining.as_ref().and_then(reported),
+            pretraining.as_ref().and_then(|record| reported(record, base.config.vocab_size)),
             exp.config.seed,
         )?,
         pretraining,
@@ -134,11 +134,11 @@ pub fn run(exp: &Experiment) -> Result<BaseModel> {
     Ok(BaseModel { arch: base.config.clone(), tokenizer, base, record })
 }
 
-/// The losses that the base's own training reported, against their floor.
-fn reported(record: &PretrainRecord) -> Option<Floor> {
+/// The losses that the base's own training reported, against their floor: ε is spread over all `logits`.
+fn reported(record: &PretrainRecord, logits: usize) -> Option<Floor> {
     let steps = record.training.steps.iter();
     let reports: Vec<Report> = steps.map(|row| (row.step as u64, "train_loss".to_string(), row.loss)).collect();
-    let floor = Floor::of(&reports, record.config.label_smoothing, record.vocabulary)?;
+    let floor = Floor::of(&reports, record.config.label_smoothing, logits)?;
     // The curve is in the training's record already.
     Some(Floor { curves: BTreeMap::new(), ..floor })
 }

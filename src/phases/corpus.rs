@@ -57,11 +57,10 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
     if made_with.exists() {
         std::fs::remove_file(&made_with).map_err(Error::io("remove", &made_with))?;
     }
-    let tokenizer = match (vocabulary.is_file() && !exp.force, config.vocabulary) {
-        (true, _) => Tokenizer::load(&vocabulary)?,
-        (false, _) if let Some(start) = &config.start => Tokenizer::load(&exp.path(start).join("tokenizer.json"))?,
-        (false, 0) => Tokenizer::load(&exp.tokenizer_file())?,
-        (false, size) => {
+    let tokenizer = match config.vocabulary {
+        _ if let Some(start) = &config.start => Tokenizer::load(&exp.path(start).join("tokenizer.json"))?,
+        0 => Tokenizer::load(&exp.tokenizer_file())?,
+        size => {
             println!("training a vocabulary of {size} tokens");
             Tokenizer::train(texts.sample()?, size)?
         }

@@ -61,11 +61,7 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let tasks = tasks::load(&exp.path(&config.benchmark))?;
     let (base_inputs, all_inputs) = inputs(exp)?;
     let record_file = exp.record_file("evaluation");
-    if exp.force {
-        for name in ["before", "after", "v1-before", "v1-after"] {
-            AttemptLog::remove(&exp.run_file(format!("attempts-{name}.jsonl")))?;
-        }
-    } else if record_file.exists() {
+    if !exp.force && record_file.exists() {
         return reopen(exp, &record_file, &all_inputs, tasks);
     }
     let start = Instant::now();
@@ -76,6 +72,13 @@ pub fn run(exp: &Experiment) -> Result<Evaluation> {
     let before = Subject { name: "base", file: "before", model, inputs: base_inputs };
     let model = adapted(exp, &base, &device)?;
     let after = Subject { name: "base + LoRA", file: "after", model, inputs: all_inputs };
+    // Only now that both checkpoints are open: what was measured before is not given up for one that cannot be.
+    if exp.force {
+        exp.forget(&record_file)?;
+        for name in ["before", "after", "v1-before", "v1-after"] {
+            AttemptLog::remove(&exp.run_file(format!("attempts-{name}.jsonl")))?;
+        }
+    }
     let v1 = v1_protocol(config, config.v1_draws);
     // Another seed than the experiment's own protocol, so that the two are independent looks at the same model.
     let (seed, v1_seed) = (exp.config.seed, exp.config.seed.wrapping_add(1));
@@ -210,7 +213,8 @@ fn inputs(exp: &Experiment) -> Result<(BTreeMap<String, String>, BTreeMap<String
         return Err(Error::invalid(what, "train one with `codelora train`, or name another with --checkpoint DIR"));
     }
     let mut after = before.clone();
-    after.extend([digest("adapter", adapter)?]);
+    let settings = exp.adapter_folder().join("adapter_config.json");
+    after.extend([digest("adapter", adapter)?, digest("adapter settings", settings)?]);
     Ok((before, after))
 }
 

@@ -14,7 +14,7 @@ use crate::artifact;
 use crate::bench::run::{Attempt, AttemptLog, attempts};
 use crate::data::task::{Sample, Task};
 use crate::error::{Error, Result};
-use crate::experiment::{BenchConfig, Experiment, Phase};
+use crate::experiment::{BenchConfig, Experiment, Phase, Stepping};
 use crate::model::device;
 use crate::model::lora::{Adapter, load_peft};
 use crate::model::transformer::Transformer;
@@ -62,7 +62,17 @@ const COLLAPSE_ALARM: f64 = 0.5;
 /// Those of phases 1 and 2 and of [`fit`]; [`Error::Mismatch`] when the record or the state there belongs to another
 /// experiment, base or train split (remedy: `--force`).
 pub fn run(exp: &Experiment) -> Result<Training> {
-    check_settings("train", &exp.config.train.optimizer, exp.config.train.label_smoothing)?;
+    let settings = &exp.config.train;
+    check_settings("train", &settings.optimizer, settings.label_smoothing, settings.eval_every)?;
+    if settings.optimizer.rule == Stepping::Muon {
+        let remedy =
+            "train the adapter with optimizer = \"adamw\"; Muon steps whole matrices of a base, in [base.pretrain]";
+        return Err(Error::invalid("optimizer = \"muon\" in [train]", remedy));
+    }
+    let ratio = exp.config.lora.lr_ratio;
+    if !(ratio.is_finite() && ratio > 0.0) {
+        return Err(Error::invalid(format!("lr_ratio = {ratio} in [lora]"), "choose a ratio above 0"));
+    }
     if let Some(alarm) = exp.config.train.collapse_alarm.filter(|alarm| !(0.0..=1.0).contains(alarm)) {
         let what = format!("collapse_alarm = {alarm} in [train]");
         return Err(Error::invalid(what, "choose a share in [0, 1]; at 1 it never sounds"));
@@ -92,6 +102,7 @@ pub fn run(exp: &Experiment) -> Result<Training> {
         return Ok(Training { model, adapter, tokenizer, record });
     }
     let _lock = lock(exp)?;
+    exp.forget(&record_file)?;
     let context = exp.config.data.max_tokens.min(model.config().max_seq_length);
     let config = &exp.config.train;
     let batches = |samples, size, accumulation| {
@@ -216,16 +227,7 @@ fn generated_check(
     let log = AttemptLog::in_memory();
     let found = attempts(model, tokenizer, tasks, &config, exp.config.seed, sandbox, log, &progress)?.attempts;
     keep_written(exp, step, &found)?;
-    let share = |holds: &dyn Fn(&Outcome) -> bool| {
-        found.iter().filter(|attempt| holds(&attempt.outcome)).count() as f64 / found.len() as f64
-    };
-    Ok(Some(GeneratedCheck {
-        samples: found.len(),
-        pass_rate: share(&|o| *o == Outcome::Passed),
-        syntax_valid_rate: share(&|o| !matches!(o, Outcome::SyntaxError | Outcome::Empty | Outcome::Collapsed)),
-        collapse_rate: share(&|o| *o == Outcome::Collapsed),
-        mean_tokens: found.iter().map(|attempt| attempt.tokens).sum::<usize>() as f64 / found.len() as f64,
-    }))
+    Ok(Some(GeneratedCheck::of(found.iter().map(|attempt| (&attempt.outcome, attempt.tokens)))))
 }
 
 /// What the model wrote for one validation task after so many steps.

@@ -97,6 +97,7 @@ pub fn run_at(exp: &Experiment, scale: Scale) -> Result<TwinsRecord> {
         }
         return Ok(record);
     }
+    exp.forget(&record_file)?;
     let stream = |name: &str, tasks: &[Task]| {
         let documents = tasks.iter().map(|task| {
             let mut tokens = tokenizer.encode(&format!("{}{}", task.prompt, task.solution))?;

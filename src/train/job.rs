@@ -57,7 +57,8 @@ pub enum Keep {
 pub struct Job {
     /// Name of the run, shown while it runs.
     pub name: String,
-    /// Digest of everything the run depends on, apart from its number of steps.
+    /// Digest of everything that a state must share with the run that goes on from it. A base's leaves out the number of steps, which
+    /// may grow; an adapter's holds it, for its schedule ends with them.
     pub digest: String,
     /// The experiment's seed.
     pub seed: u64,
@@ -75,7 +76,7 @@ pub struct Job {
     pub patience: usize,
     /// Which weights to leave behind.
     pub keep: Keep,
-    /// Share of collapsed samples from which the run stops; above 1 never stops.
+    /// Share of collapsed samples above which the run stops; 1 or more never stops.
     pub collapse_alarm: f64,
     /// Folder for state and metrics.
     pub folder: PathBuf,
@@ -112,7 +113,12 @@ pub struct FixedSets {
 ///
 /// # Errors
 /// [`Error::Invalid`] that names the first.
-pub fn check_settings(section: &str, optimizer: &OptimizerConfig, label_smoothing: f64) -> Result<()> {
+pub fn check_settings(
+    section: &str,
+    optimizer: &OptimizerConfig,
+    label_smoothing: f64,
+    eval_every: usize,
+) -> Result<()> {
     let positive = |value: f64| value.is_finite() && value > 0.0;
     let share = |value: f64| (0.0..1.0).contains(&value);
     let settings = [
@@ -122,6 +128,7 @@ pub fn check_settings(section: &str, optimizer: &OptimizerConfig, label_smoothin
         ("weight_decay", optimizer.weight_decay, share(optimizer.weight_decay), "in [0, 1)"),
         ("average_last", optimizer.average_last, share(optimizer.average_last), "in [0, 1)"),
         ("label_smoothing", label_smoothing, share(label_smoothing), "in [0, 1)"),
+        ("eval_every", eval_every as f64, eval_every > 0, "at least 1"),
     ];
     match settings.into_iter().find(|(_, _, holds, _)| !holds) {
         None => Ok(()),

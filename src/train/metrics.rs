@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 use crate::error::{Error, Result};
+use crate::sandbox::Outcome;
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,23 @@ pub struct GeneratedCheck {
     pub collapse_rate: f64,
     /// Mean length in tokens.
     pub mean_tokens: f64,
+}
+
+impl GeneratedCheck {
+    /// What became of completions: of each its outcome and its length in tokens.
+    pub fn of<'a>(completions: impl Iterator<Item = (&'a Outcome, usize)>) -> Self {
+        let (outcomes, tokens): (Vec<&Outcome>, Vec<usize>) = completions.unzip();
+        let each = outcomes.len().max(1) as f64;
+        let share =
+            |holds: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| holds(outcome)).count() as f64 / each;
+        Self {
+            samples: outcomes.len(),
+            pass_rate: share(|outcome| *outcome == Outcome::Passed),
+            syntax_valid_rate: share(|o| !matches!(o, Outcome::SyntaxError | Outcome::Empty | Outcome::Collapsed)),
+            collapse_rate: share(|outcome| *outcome == Outcome::Collapsed),
+            mean_tokens: tokens.iter().sum::<usize>() as f64 / each,
+        }
+    }
 }
 
 /// One evaluation.
@@ -210,8 +228,14 @@ impl MetricsFile {
         let mut rows: Vec<T> = Vec::new();
         if path.is_file() && step > 0 {
             let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-            // A kill can cut the last line short, so reading stops at the first row that is not whole.
-            rows = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
+            // A kill can cut the last line short; what follows the last newline was never finished.
+            let whole = text.rfind('\n').map_or("", |at| &text[..at]);
+            for (number, line) in (1..).zip(whole.lines()) {
+                let remedy = "remove the line, or use --force";
+                rows.push(
+                    serde_json::from_str(line).map_err(|e| Error::malformed(path, number, e.to_string(), remedy))?,
+                );
+            }
             rows.retain(|row| step_of(row) <= step);
         }
         artifact::write_jsonl(path, &rows)?;

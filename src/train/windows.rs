@@ -80,7 +80,7 @@ impl WindowBatches {
         Ok(self)
     }
 
-    /// `count` fixed windows of one part, in batches: for evaluation.
+    /// `count` fixed windows of one part, in batches: for evaluation. Parts without weight are not counted.
     pub fn fixed(&self, part: usize, count: usize) -> Vec<Batch> {
         let mut rng = seed::rng(self.seed, &format!("{} fixed {part}", self.purpose));
         let windows: Vec<Vec<u16>> = (0..count).map(|_| self.window(&self.parts[part], &mut rng)).collect();
@@ -93,11 +93,6 @@ impl WindowBatches {
     /// As [`Batches::step`].
     pub fn first(&self, count: usize) -> Result<Vec<Batch>> {
         Ok((1..=count).map(|step| self.step(step)).collect::<Result<Vec<_>>>()?.concat())
-    }
-
-    /// Number of parts with a share above zero.
-    pub fn parts(&self) -> usize {
-        self.parts.len()
     }
 
     /// One window of `context + 1` tokens: inputs and the targets one further.

@@ -57,12 +57,22 @@ fn settings_that_are_not_built_are_listed_together() {
         ("use_bias", true.into()),
         ("num_key_value_heads", 1.into()),
         ("sliding_window", 16.into()),
+        ("rope_scaling", serde_json::json!({ "type": "linear", "factor": 2.0 })),
+        ("rope_parameters", serde_json::json!({ "rope_type": "yarn" })),
     ] {
         config[key] = value;
     }
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let fault = codelora::model::huggingface::arch(folder.path()).unwrap_err().to_string();
-    for part in ["hidden_act", "use_bias", "num_key_value_heads is 1", "sliding_window is 16", "4 that are not"] {
+    for part in [
+        "hidden_act",
+        "use_bias",
+        "num_key_value_heads is 1",
+        "sliding_window is 16",
+        "rope_scaling",
+        "yarn",
+        "6 that are not",
+    ] {
         assert!(fault.contains(part), "{part} in {fault}");
     }
 }

@@ -38,6 +38,8 @@ impl Causality {
         let sound = self.earlier_logits_moved == 0 && self.later_logits_moved > 0;
         let says = if sound {
             format!("{} changed tokens left every earlier logit unchanged to the bit", self.changed)
+        } else if self.earlier_logits_moved == 0 {
+            format!("{} changed tokens moved no logit at all: the model does not read its input", self.changed)
         } else {
             let moved = self.earlier_logits_moved;
             format!("{} changed tokens moved {moved} earlier logits: a position sees its future", self.changed)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DataCollection;
 use crate::artifact;
+use crate::data::quality::DataRecord;
 use crate::data::read::external_file;
 use crate::data::task::Task;
 use crate::data::worklist::{self, Decision};
@@ -23,6 +24,7 @@ const TRAIN: &str = "v2_train.jsonl";
 const VALIDATION: &str = "v2_val.jsonl";
 const HELD_OUT: &str = "v2_held_out.jsonl";
 const REJECTS: &str = "rejects.jsonl";
+const RECORD: &str = "record.json";
 
 /// A row of `v2_raw`: the task and what its tests said.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,9 +108,12 @@ pub(super) fn write(
     artifact::write_jsonl(&exp.data_file(VALIDATION), &collection.validation)?;
     artifact::write_jsonl(&exp.data_file(HELD_OUT), &collection.held_out)?;
     artifact::write_jsonl(&exp.data_file(REJECTS), &collection.rejections)?;
-    artifact::write_json(&exp.record_file("data"), &collection.record)?;
+    for record in [exp.data_file(RECORD), exp.record_file("data")] {
+        artifact::write_json(&record, &collection.record)?;
+    }
     let mut files = BTreeMap::new();
-    for name in raw.keys().map(|&source| raw_name(source)).chain([TRAIN, VALIDATION, HELD_OUT, REJECTS].map(Into::into))
+    for name in
+        raw.keys().map(|&source| raw_name(source)).chain([TRAIN, VALIDATION, HELD_OUT, REJECTS, RECORD].map(Into::into))
     {
         let path = exp.data_file(&name);
         files.insert(name, sha256(fs::read(&path).map_err(Error::io("read", &path))?));
@@ -120,7 +125,6 @@ pub(super) fn write(
 /// What an earlier run left, or `None` when there is nothing or an input changed since.
 pub(super) fn reopen(exp: &Experiment, inputs: &BTreeMap<String, String>) -> Result<Option<DataCollection>> {
     let stamp_path = exp.data_file(STAMP);
-    let record_path = exp.record_file("data");
     if !stamp_path.exists() {
         return Ok(None);
     }
@@ -149,12 +153,14 @@ pub(super) fn reopen(exp: &Experiment, inputs: &BTreeMap<String, String>) -> Res
             return Err(mismatch(format!("{} was changed after it was written", path.display()), hash, &found));
         }
     }
-    if !record_path.exists() {
+    if !stamp.files.contains_key(RECORD) {
         return Ok(None);
     }
-    let record: crate::data::quality::DataRecord = artifact::read_json(&record_path)?;
-    if record.digest != digest {
-        return Ok(None);
+    let record: DataRecord = artifact::read_json(&exp.data_file(RECORD))?;
+    // Runs that share the samples, as the points of a sweep do, each keep the record beside their own.
+    let own = exp.record_file("data");
+    if fs::read(&own).ok() != fs::read(exp.data_file(RECORD)).ok() {
+        artifact::write_json(&own, &record)?;
     }
     read(exp, record).map(Some)
 }
@@ -164,7 +170,7 @@ fn mismatch(what: String, expected: &str, found: &str) -> Error {
     Error::Mismatch { what, expected: expected.into(), found: found.into(), remedy: remedy.into() }
 }
 
-fn read(exp: &Experiment, record: crate::data::quality::DataRecord) -> Result<DataCollection> {
+fn read(exp: &Experiment, record: DataRecord) -> Result<DataCollection> {
     let file = |name: &str| exp.data_file(Path::new(name));
     let train: Vec<crate::data::task::Sample> = artifact::read_jsonl(&file(TRAIN))?;
     let validation: Vec<crate::data::task::Sample> = artifact::read_jsonl(&file(VALIDATION))?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::experiment::{BenchConfig, Experiment};
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
-use crate::sandbox::{Limits, Outcome, Sandbox};
+use crate::sandbox::{Limits, Sandbox};
 use crate::tokenizer::Tokenizer;
 use crate::train::metrics::GeneratedCheck;
 
@@ -43,16 +43,7 @@ impl Check {
         if let Some(attempt) = found.get(step / 100 % found.len().max(1)) {
             self.show(attempt);
         }
-        let share = |holds: &dyn Fn(&Outcome) -> bool| {
-            found.iter().filter(|attempt| holds(&attempt.outcome)).count() as f64 / found.len().max(1) as f64
-        };
-        Ok(GeneratedCheck {
-            samples: found.len(),
-            pass_rate: share(&|o| *o == Outcome::Passed),
-            syntax_valid_rate: share(&|o| !matches!(o, Outcome::SyntaxError | Outcome::Empty | Outcome::Collapsed)),
-            collapse_rate: share(&|o| *o == Outcome::Collapsed),
-            mean_tokens: found.iter().map(|attempt| attempt.tokens).sum::<usize>() as f64 / found.len().max(1) as f64,
-        })
+        Ok(GeneratedCheck::of(found.iter().map(|attempt| (&attempt.outcome, attempt.tokens))))
     }
 
     fn show(&self, attempt: &Attempt) {

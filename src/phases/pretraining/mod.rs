@@ -112,7 +112,12 @@ const FIXED_BATCHES: usize = 2;
 /// [`Error::Invalid`] when the experiment has no such section or a run lies there already; those of [`fit`].
 pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     let config = corpus::settings(exp)?;
-    check_settings("base.pretrain", &config.optimizer, config.label_smoothing)?;
+    check_settings("base.pretrain", &config.optimizer, config.label_smoothing, config.eval_every)?;
+    let (raw, pairs) = (config.raw_share, config.pair_share);
+    if !(raw >= 0.0 && pairs >= 0.0 && raw + pairs <= 1.0) {
+        let what = format!("raw_share = {raw} and pair_share = {pairs} in [base.pretrain]");
+        return Err(Error::invalid(what, "choose shares in [0, 1] whose sum is at most 1; exercises have the rest"));
+    }
     let Prepared { tokenizer, corpus, origins } = corpus::run(exp)?;
     let mut arch = ArchConfig::load(&exp.path(&config.arch))?;
     if arch.vocab_size < tokenizer.vocabulary() {
@@ -142,7 +147,7 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
     };
     let job = Job {
         name: exp.config.name.clone(),
-        digest: digest(config, seed),
+        digest: digest(exp, config, &arch, start.as_ref())?,
         seed,
         optimizer: config.optimizer.clone(),
         betas: Betas::default(),
@@ -169,7 +174,7 @@ pub fn run(exp: &Experiment, options: Options) -> Result<PretrainRecord> {
         start,
         parameters: parameters.values().map(|v| v.elem_count()).sum(),
         vocabulary: tokenizer.vocabulary(),
-        held_out: losses(&model, &corpus, &held_out)?,
+        held_out: losses(&model, &corpus, config, &held_out)?,
         corpus: corpus.statistics(),
         origins,
         training,
@@ -229,9 +234,15 @@ fn tokens_per_byte(corpus: &Corpus, config: &PretrainConfig) -> f64 {
     1.0 / bytes.sum::<f64>()
 }
 
-fn losses(model: &Transformer, corpus: &Corpus, held_out: &WindowBatches) -> Result<Vec<SourceLoss>> {
+fn losses(
+    model: &Transformer,
+    corpus: &Corpus,
+    config: &PretrainConfig,
+    held_out: &WindowBatches,
+) -> Result<Vec<SourceLoss>> {
     let mut losses = Vec::new();
-    for (index, source) in corpus.sources.iter().enumerate().take(held_out.parts()) {
+    let drawn = corpus.sources.iter().filter(|source| share(&source.statistics.source, config) > 0.0);
+    for (index, source) in drawn.enumerate() {
         let nats = mean_loss(model, &held_out.fixed(index, 64))?;
         let s = &source.statistics;
         losses.push(SourceLoss {
@@ -245,13 +256,14 @@ fn losses(model: &Transformer, corpus: &Corpus, held_out: &WindowBatches) -> Res
 
 /// SHA-256 over everything a state depends on, apart from the number of steps, which may grow, the average, which may begin
 /// later, the device and the form on disk, which may change.
-fn digest(config: &PretrainConfig, seed: u64) -> String {
+fn digest(exp: &Experiment, config: &PretrainConfig, arch: &ArchConfig, start: Option<&Start>) -> Result<String> {
+    let (text, seed) = (corpus::digest(exp)?, exp.config.seed);
     let mut config = config.clone();
     config.optimizer.steps = 0;
     config.optimizer.average_last = 0.0;
     config.compute = None;
     config.stored = Stored::F16;
-    sha256(serde_json::json!([config, seed]).to_string())
+    Ok(sha256(serde_json::json!([config, seed, text, arch, start]).to_string()))
 }
 
 fn hardware(config: &PretrainConfig) -> String {

@@ -12,7 +12,7 @@ use crate::experiment::Experiment;
 /// The values to try; an empty list stands for the experiment's own value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
-    /// Ranks; α grows with the rank, so that the scale α/r stays the experiment's.
+    /// Ranks; α grows with the rank, so that the scale (α/r, with `rslora` α/√r) stays the experiment's.
     pub ranks: Vec<usize>,
     /// Peak learning rates.
     pub lrs: Vec<f64>,
@@ -54,6 +54,11 @@ impl Grid {
     pub fn points(&self, exp: &Experiment) -> Result<Vec<Point>> {
         let config = &exp.config;
         let ranks = or_own("rank", &self.ranks, config.lora.rank)?;
+        if !self.ranks.is_empty() && !(config.lora.rank_pattern.is_empty() && config.lora.alpha_pattern.is_empty()) {
+            let remedy =
+                "take rank_pattern and alpha_pattern out of [lora]: their layers would keep the rank they name";
+            return Err(Error::invalid("a sweep over ranks of an adapter with patterns", remedy));
+        }
         let lrs = or_own("lr", &self.lrs, config.train.optimizer.lr)?;
         let targets = or_own("targets", &self.targets, config.lora.targets.join("+"))?;
         let samples = or_own("samples", &self.samples, config.train.samples.unwrap_or(0))?;
@@ -106,7 +111,8 @@ impl Point {
         let Setting { rank, lr, targets, samples } = &self.setting;
         let config = &mut exp.config;
         config.name = self.name();
-        config.lora.alpha *= *rank as f64 / config.lora.rank as f64;
+        let grown = *rank as f64 / config.lora.rank as f64;
+        config.lora.alpha *= if config.lora.rslora { grown.sqrt() } else { grown };
         config.lora.rank = *rank;
         config.lora.targets = targets.split('+').map(String::from).collect();
         config.train.optimizer.lr = *lr;
@@ -134,6 +140,11 @@ mod tests {
         let (before, after) = (&exp.config.lora, &changed.config.lora);
         assert_eq!((after.rank, changed.config.train.optimizer.lr, changed.train_seed()), (16, 5e-4, 3));
         assert_eq!(before.alpha / before.rank as f64, after.alpha / after.rank as f64);
+        let mut stabilised = exp.clone();
+        stabilised.config.lora.rslora = true;
+        let after = points[11].apply(stabilised, std::path::Path::new("/tmp/x")).config.lora;
+        let scale = |alpha: f64, rank: usize| alpha / (rank as f64).sqrt();
+        assert!((scale(before.alpha, before.rank) - scale(after.alpha, after.rank)).abs() < 1e-12);
         assert!(Grid { ranks: vec![4, 4], ..Grid::default() }.points(&exp).is_err());
     }
 }
