@@ -54,7 +54,8 @@ impl Grid {
     pub fn points(&self, exp: &Experiment) -> Result<Vec<Point>> {
         let config = &exp.config;
         let ranks = or_own("rank", &self.ranks, config.lora.rank)?;
-        if !self.ranks.is_empty() && !(config.lora.rank_pattern.is_empty() && config.lora.alpha_pattern.is_empty()) {
+        let patterned = !config.lora.rank_pattern.is_empty() || !config.lora.alpha_pattern.is_empty();
+        if patterned && !self.ranks.is_empty() {
             let remedy =
                 "take rank_pattern and alpha_pattern out of [lora]: their layers would keep the rank they name";
             return Err(Error::invalid("a sweep over ranks of an adapter with patterns", remedy));
