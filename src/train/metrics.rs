@@ -84,7 +84,8 @@ pub struct EvaluationRow {
     /// How many steps' weights were averaged into the ones measured; 0: those of the step itself.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub averaged: usize,
-    /// Loss on a fixed subset of the training data, without dropout and smoothing, in nats/token.
+    /// Loss on a fixed subset of the training data, without dropout and smoothing, in nats/token; not a number where there is none.
+    #[serde(deserialize_with = "number_or_nan")]
     pub train_loss: f64,
     /// Loss on a fixed subset of the held-out data, without dropout and smoothing, in nats/token; not a number where nothing is held
     /// out.
