@@ -143,7 +143,8 @@ fn parse(line: &str) -> Result<Task, String> {
     if !task.prompt.ends_with('\n') {
         return Err(format!("the prompt of {} does not end in a newline", task.id));
     }
-    if !task.prompt.contains(&format!("def {}(", task.entry_point)) {
+    let definition = format!("def {}", task.entry_point);
+    if !task.prompt.split(&definition).skip(1).any(|rest| rest.trim_start().starts_with('(')) {
         return Err(format!("the prompt of {} does not define {}", task.id, task.entry_point));
     }
     Ok(task)
@@ -184,8 +185,14 @@ mod tests {
             ("{\"id\": \"a\", \"prompt\": \"def f():\\n\", \"tests\": []}", ":1: a has no test"),
             ("{\"id\": \"a\", \"prompt\": \"def f():\", \"tests\": [\"f()\"]}", "does not end in a newline"),
             ("{\"id\": \"a\", \"prompt\": \"x\\n\", \"tests\": [\"f()\"]}", "defines no function"),
+            (
+                "{\"id\": \"a\", \"prompt\": \"def fg():\\n\", \"entry_point\": \"f\", \"tests\": [\"f()\"]}",
+                "does not define f",
+            ),
             ("", "no task"),
         ];
+        let spaced = "{\"id\": \"a\", \"prompt\": \"def f ():\\n\", \"entry_point\": \"f\", \"tests\": [\"f()\"]}";
+        assert_eq!(load_text(spaced).unwrap().len(), 1, "a space before the parenthesis is Python too");
         for (text, expected) in cases {
             let error = load_text(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} gave {error}");
