@@ -56,6 +56,14 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     })
 }
 
+/// Removes a file, where there is one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove(path: &Path) -> Result<()> {
+    if path.exists() { fs::remove_file(path).map_err(Error::io("remove", path)) } else { Ok(()) }
+}
+
 /// Reads one JSON value.
 ///
 /// # Errors

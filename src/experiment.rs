@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::artifact;
 use crate::error::{Error, Result};
 use crate::seed::sha256;
 
@@ -204,10 +205,7 @@ impl Experiment {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn forget(&self, record: &Path) -> Result<()> {
-        if self.force && record.exists() {
-            std::fs::remove_file(record).map_err(Error::io("remove", record))?;
-        }
-        Ok(())
+        if self.force { artifact::remove(record) } else { Ok(()) }
     }
 
     /// The copy of a record beside the figures, from which they can be drawn again without the run.

@@ -54,9 +54,7 @@ pub fn run(exp: &Experiment) -> Result<Prepared> {
     }
     let texts = texts(exp, config, &folder)?;
     // Without its stamp a corpus that is half made anew is never taken for a whole one.
-    if made_with.exists() {
-        std::fs::remove_file(&made_with).map_err(Error::io("remove", &made_with))?;
-    }
+    artifact::remove(&made_with)?;
     let tokenizer = match config.vocabulary {
         _ if let Some(start) = &config.start => Tokenizer::load(&exp.path(start).join("tokenizer.json"))?,
         0 => Tokenizer::load(&exp.tokenizer_file())?,

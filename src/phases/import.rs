@@ -94,10 +94,7 @@ pub fn run(import: &Import) -> Result<Imported> {
         arch,
     };
     // The folder may have held a base that was trained here; how that came about is not this one's story.
-    let story = import.output.join("pretraining.json");
-    if story.exists() {
-        std::fs::remove_file(&story).map_err(Error::io("remove", &story))?;
-    }
+    artifact::remove(&import.output.join("pretraining.json"))?;
     imported.arch.save(&import.output.join("arch.json"))?;
     tokenizer.save(&import.output.join("tokenizer.json"))?;
     let header = BTreeMap::from([("format".to_string(), "pt".to_string())]);

@@ -67,9 +67,7 @@ impl AttemptLog {
     /// [`Error::Io`].
     pub fn remove(path: &Path) -> Result<()> {
         for file in [path.to_path_buf(), path.with_extension("jsonl.stamp")] {
-            if file.exists() {
-                fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-            }
+            artifact::remove(&file)?;
         }
         Ok(())
     }

@@ -98,9 +98,7 @@ pub(super) fn write(
 ) -> Result<()> {
     // Without its stamp a half-written collection is nothing; the old stamp must not vouch for new files.
     let stamp_path = exp.data_file(STAMP);
-    if stamp_path.exists() {
-        fs::remove_file(&stamp_path).map_err(Error::io("remove", &stamp_path))?;
-    }
+    artifact::remove(&stamp_path)?;
     for (&source, rows) in raw {
         artifact::write_jsonl(&exp.data_file(raw_name(source)), rows)?;
     }
